@@ -1,0 +1,70 @@
+# Makefile - two commands do everything on a fresh Debian 12: `make demo` and `make test` (as root, or with sudo).
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# What pymilter is built with, what relaywarden runs beside, and what its tests and benches run against.
+PACKAGES_BUILD := gcc libmilter-dev python3-dev python3-venv
+PACKAGES_RUN := postfix postfix-pcre rspamd sasl2-bin libsasl2-modules libsasl2-modules-db unbound swaks
+PACKAGES_TEST := redis-server redis-tools redis-sentinel miltertest opendkim opendkim-tools libmail-dkim-perl
+PACKAGES_BENCH := postfwd policyd-rate-limit
+
+.PHONY: help venv packages packages-test demo test check bench fuzz clean
+
+help: ## Show this help.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+# Installs what is missing of $(1), and nothing if nothing is.
+define install
+	@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing Debian packages:" $$missing; \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+endef
+
+venv: $(VENV)/.complete ## Make .venv with a working .venv/bin/relaywarden.
+
+packages-build:
+	$(call install,$(PACKAGES_BUILD))
+
+packages: packages-build
+	$(call install,$(PACKAGES_RUN))
+
+packages-test: packages
+	$(call install,$(PACKAGES_TEST))
+
+packages-bench: packages-test
+	$(call install,$(PACKAGES_BENCH))
+
+$(VENV)/.complete: setup.cfg pyproject.toml | packages-build
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: packages venv ## Send real mail through a private Postfix, rspamd and relaywarden; KEEP=1 leaves it running.
+	$(SUDO) $(BIN)/python contrib/demo/demo.py $(if $(KEEP),--keep)
+
+check: venv ## Lint, types, docs against settings.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layout.py tests/test_docs.py
+
+test: packages-test venv ## The whole suite, on real Postfix, rspamd, Redis and DNS.
+	$(SUDO) $(BIN)/python -m pytest $(PYTEST)
+
+bench: packages-bench venv ## Speed: policyd with Redis, the milter beside OpenDKIM.
+	$(SUDO) $(BIN)/python bench/bench_policyd.py
+	$(SUDO) $(BIN)/python bench/bench_milter.py
+
+fuzz: packages-test venv ## Long runs of the property tests.
+	$(SUDO) env HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests -k 'machine or property or fuzz' --timeout 3600
+
+clean: ## Remove what was built.
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

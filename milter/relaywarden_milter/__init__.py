@@ -1,0 +1,1 @@
+"""milter - scan, sign and tag the mail of the tenant that logged in."""

@@ -1,0 +1,1 @@
+"""policyd - the Postfix policy-delegation daemon."""
