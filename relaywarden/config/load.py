@@ -1,0 +1,192 @@
+"""load - read relaywarden.yaml and tenants.d/*.yaml, and report every fault at once.
+
+Each fault names the file, the line, the path of the key (`plans.standard.limits[2]`) and what was expected there.
+JSON files are YAML too.  Known limit: a key that comes in through a YAML merge (`<<:`) is reported at the line of the
+section that merges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from relaywarden.config.settings import Settings
+from relaywarden.errors import ConfigError, Problem
+
+DEFAULT_PATH = Path("/etc/relaywarden/relaywarden.yaml")
+_Path = tuple[str | int, ...]
+_Marks = dict[_Path, str]  # path of a key -> "file:line"
+_MERGEABLE = ("tenants", "plans")
+
+
+def load(path: Path) -> Settings:
+    """The validated settings; raises ConfigError with every problem found."""
+    document, marks, problems = _read(path)
+    for extra in sorted(path.parent.glob("tenants.d/*.yaml")):
+        part, part_marks, part_problems = _read(extra)
+        problems += part_problems
+        if part and not set(part) & set(Settings.model_fields):
+            part, part_marks = {"tenants": part}, {("tenants", *key): mark for key, mark in part_marks.items()}
+        problems += _merge(document, part, marks, part_marks, str(extra))
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(document)
+    except ValidationError as error:
+        problems += [_problem(item, marks, path) for item in error.errors(include_url=False, include_context=False)]
+    if settings is not None:
+        problems += [Problem(_where(where, marks, path), what) for where, what in _cross_check(settings)]
+    if settings is None or problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _read(path: Path) -> tuple[dict[str, Any], _Marks, list[Problem]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([Problem(str(path), f"cannot read the configuration: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(str(path), f"expected UTF-8 text, byte {error.start} is not")]) from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError([Problem(where, f"not valid YAML: {getattr(error, 'problem', None) or error}")]) from error
+    if document is None:
+        return {}, {}, []
+    if not isinstance(document, dict):
+        raise ConfigError([Problem(f"{path}:1", f"expected a mapping of settings, got {type(document).__name__}")])
+    marks: _Marks = {}
+    problems = list(_walk(node, (), marks, str(path)))
+    return document, marks, problems
+
+
+def _walk(node: yaml.Node | None, where: _Path, marks: _Marks, file: str) -> Iterator[Problem]:
+    """Note the line of every key; a key that stands twice in one mapping is a fault YAML itself would pass over."""
+    if node is None or len(where) > 32:
+        return
+    marks.setdefault(where, f"{file}:{node.start_mark.line + 1}")
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _walk(item, (*where, index), marks, file)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                yield Problem(f"{file}:{key.start_mark.line + 1}: {_dotted((*where, name))}", "this key stands twice")
+            seen.add(name)
+            marks[(*where, name)] = f"{file}:{key.start_mark.line + 1}"
+            yield from _walk(value, (*where, name), marks, file)
+
+
+def _merge(document: dict[str, Any], part: dict[str, Any], marks: _Marks, part_marks: _Marks, file: str) -> Iterator[Problem]:
+    for section, entries in part.items():
+        where = part_marks.get((section,), file)
+        if section not in _MERGEABLE:
+            yield Problem(f"{where}: {section}", f"expected only {' and '.join(_MERGEABLE)} in tenants.d")
+            continue
+        if not isinstance(entries, dict):
+            yield Problem(f"{where}: {section}", "expected a mapping")
+            continue
+        target = document.setdefault(section, {})
+        if not isinstance(target, dict):
+            continue  # the fault in the main file is reported by the validation
+        for name, value in entries.items():
+            if name in target:
+                first = marks.get((section, str(name)), "the main file")
+                yield Problem(f"{part_marks.get((section, str(name)), file)}: {section}.{name}", f"already defined at {first}")
+                continue
+            target[name] = value
+            marks.update({key: mark for key, mark in part_marks.items() if key[:2] == (section, str(name))})
+
+
+def _problem(item: Any, marks: _Marks, path: Path) -> Problem:
+    where: _Path = tuple(item["loc"])
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = f"unknown key; {_known_keys(where[:-1])}"
+    elif item["type"] == "missing":
+        message = "this key is required"
+    return Problem(_where(where, marks, path), message)
+
+
+def _known_keys(where: _Path) -> str:
+    """The keys that the table has at this place, for the reader of an 'unknown key'."""
+    model: Any = Settings
+    for part in where:
+        fields = getattr(model, "model_fields", {})
+        if part in fields:
+            model = _inner_model(fields[part].annotation)
+    names = ", ".join(getattr(model, "model_fields", {}))
+    return f"expected one of {names}" if names else "expected none here"
+
+
+def _inner_model(annotation: Any) -> Any:
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _inner_model(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _where(where: _Path, marks: _Marks, path: Path) -> str:
+    """`file:line: dotted.path`; pydantic's own path may go deeper than the file does (union members), so search upward."""
+    known = where
+    while known and known not in marks:
+        known = known[:-1]
+    line = marks.get(known, str(path))
+    shown = where if where in marks or not known else _visible(where, known)
+    return f"{line}: {_dotted(shown)}" if shown else line
+
+
+def _visible(where: _Path, known: _Path) -> _Path:
+    """`known` plus the missing key itself, without names of pydantic's union branches and of its `[key]` marker."""
+    rest = [part for part in where[len(known) :] if isinstance(part, int) or (part.isidentifier() and part.islower())]
+    return (*known, *rest)
+
+
+def _dotted(where: _Path) -> str:
+    text = ""
+    for part in where:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _cross_check(settings: Settings) -> Iterator[tuple[_Path, str]]:
+    """Names that refer to other names."""
+    plans = ", ".join(settings.plans) or "none defined"
+    if not isinstance(settings.unknown_login, str) and settings.unknown_login.plan not in settings.plans:
+        yield ("unknown_login", "plan"), f"no such plan {settings.unknown_login.plan!r}; plans are: {plans}"
+    owners: dict[str, str] = {}
+    for name, tenant in settings.tenants.items():
+        if tenant.plan not in settings.plans:
+            yield ("tenants", name, "plan"), f"no such plan {tenant.plan!r}; plans are: {plans}"
+        if tenant.pool is not None and tenant.pool not in settings.pools:
+            yield (
+                ("tenants", name, "pool"),
+                f"no such pool {tenant.pool!r}; pools are: {', '.join(settings.pools) or 'none defined'}",
+            )
+        for index, login in enumerate(tenant.logins or [name]):
+            folded = login.casefold()
+            if owners.setdefault(folded, name) != name:
+                yield ("tenants", name, "logins", index), f"login {login!r} belongs to tenant {owners[folded]!r} already"
+    members: dict[str, str] = {}
+    for pool_name, pool in settings.pools.items():
+        for member in pool.members:
+            if members.setdefault(member, pool_name) != pool_name:
+                yield ("pools", pool_name, "members", member), f"member {member!r} belongs to pool {members[member]!r} already"
+    for limits_of, plan in settings.plans.items():
+        seen: set[str] = set()
+        for index, limit in enumerate(plan.limits):
+            if limit.balance_id in seen:
+                yield ("plans", limits_of, "limits", index), f"a second limit of {limit.meter.value} over {limit.window}"
+            seen.add(limit.balance_id)
