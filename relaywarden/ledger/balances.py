@@ -1,0 +1,172 @@
+"""balances - all limits of one account together: either every one admits a cost and is charged, or none is.  No I/O.
+
+A cost is what one request adds: messages, recipients, bytes, and the digests of recipients.  `Balances` opens the balances
+that the cost touches, checks them, and stores what changed only on `charge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from relaywarden.ledger.operations import Account, Balance, Refusal, Used
+from relaywarden.ledger.unique import Shelf, Sketch
+from relaywarden.ledger.window import PARTS, Rate, Ring
+from relaywarden.limits import Meter
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a request adds (all amounts at least 0)."""
+
+    messages: int = 0
+    recipients: int = 0
+    size: int = 0
+    digests: tuple[bytes, ...] = ()
+
+    def of(self, meter: Meter) -> int:
+        """The amount on one meter; for unique recipients an upper bound."""
+        if meter is Meter.MESSAGES:
+            return self.messages
+        if meter is Meter.RECIPIENTS:
+            return self.recipients
+        return self.size if meter is Meter.BYTES else len(self.digests)
+
+
+class Fields(Protocol):
+    """Where a tenant's balances are kept."""
+
+    def load(self, name: str) -> bytes | None:
+        """A balance's value."""
+        ...
+
+    def save(self, name: str, value: bytes) -> None:
+        """Replace a balance's value."""
+        ...
+
+    def shelf(self, name: str) -> Shelf:
+        """The fields of a unique-recipients balance."""
+        ...
+
+
+class Balances:
+    """The balances of an account at one moment."""
+
+    def __init__(self, fields: Fields, account: Account, state: Mapping[str, Any], now_ms: int) -> None:
+        self._fields = fields
+        self._account = account
+        self._overrides: Mapping[str, int] = state.get("limits") or {}
+        self._observe = account.observe if "mode" not in state else state["mode"] == "observe"
+        self._now = now_ms
+
+    def check(self, cost: Cost) -> tuple[Refusal | None, Refusal | None]:
+        """(what refuses, what only an observed limit refuses); of several the one with the longest wait."""
+        refused: Refusal | None = None
+        observed: Refusal | None = None
+        for balance in self._account.balances:
+            amount = cost.of(balance.limit.meter)
+            refusal = self._check(balance, amount, cost.digests) if amount > 0 else None
+            if refusal is None:
+                continue
+            if self._observe or balance.limit.observe:
+                observed = _longer(observed, refusal)
+            else:
+                refused = _longer(refused, refusal)
+        return refused, observed
+
+    def charge(self, cost: Cost) -> None:
+        """Charge every balance, whether it admits or not."""
+        for balance in self._account.balances:
+            amount = cost.of(balance.limit.meter)
+            if amount <= 0:
+                continue
+            if balance.limit.meter is Meter.UNIQUE_RECIPIENTS:
+                sketch = self._sketch(balance)
+                for digest in cost.digests:
+                    sketch.add(digest)
+                sketch.commit()
+            else:
+                counter = self._counter(balance)
+                counter.add(amount)
+                self._fields.save(balance.key, counter.pack())
+
+    def take_back(self, entries: Sequence[tuple[Meter, int, int]]) -> None:
+        """Give back (meter, amount, time charged in ms) entries; unique recipients stay as they are."""
+        for balance in self._account.balances:
+            mine = [(amount, ms) for meter, amount, ms in entries if meter is balance.limit.meter and amount > 0]
+            if not mine or balance.limit.meter is Meter.UNIQUE_RECIPIENTS:
+                continue
+            counter = self._counter(balance)
+            for amount, ms in mine:
+                if isinstance(counter, Ring):
+                    counter.take_back(ms, amount)
+                else:
+                    counter.take_back(amount)
+            self._fields.save(balance.key, counter.pack())
+
+    def used(self) -> tuple[Used, ...]:
+        """Every balance as it stands."""
+        return tuple(self._used(balance) for balance in self._account.balances)
+
+    def allowed(self, balance: Balance) -> int:
+        """The limit's amount (a rate's burst), or what the operator set instead."""
+        base = balance.limit.amount if balance.limit.burst is None else balance.limit.burst
+        return int(self._overrides.get(balance.key, base))
+
+    def _used(self, balance: Balance) -> Used:
+        allowed = self.allowed(balance)
+        if balance.limit.meter is Meter.UNIQUE_RECIPIENTS:
+            sketch = self._sketch(balance)
+            wait = balance.limit.window_ms + balance.limit.window_ms // PARTS if sketch.count else 0
+            return Used(balance.key, sketch.count, allowed, wait)
+        counter = self._counter(balance)
+        if isinstance(counter, Rate):
+            return Used(balance.key, counter.used, allowed, counter.wait(counter.burst))
+        used = int(counter.total)
+        return Used(balance.key, used, allowed, counter.wait(used, self._now) if used else 0)
+
+    def _check(self, balance: Balance, amount: int, digests: Sequence[bytes]) -> Refusal | None:
+        allowed = self.allowed(balance)
+        if balance.limit.meter is Meter.UNIQUE_RECIPIENTS:
+            return self._check_unique(balance, digests, allowed)
+        counter = self._counter(balance)
+        if isinstance(counter, Rate):
+            wait: int | None = counter.wait(amount)
+            used = counter.used
+        else:
+            used = int(counter.total)
+            excess = used + amount - allowed
+            wait = counter.wait(excess, self._now) if excess > 0 else 0
+        if amount > allowed:
+            wait = None
+        return None if wait == 0 else Refusal(balance.key, used, allowed, wait)
+
+    def _check_unique(self, balance: Balance, digests: Sequence[bytes], allowed: int) -> Refusal | None:
+        sketch = self._sketch(balance)
+        before = sketch.count
+        for digest in digests:
+            sketch.add(digest)
+        if sketch.count == before or sketch.count <= allowed:
+            return None
+        # The oldest record may expire with the next slot; how many will is not known without trying them all.
+        return Refusal(balance.key, before, allowed, max(1, balance.limit.window_ms // PARTS) if allowed else None)
+
+    def _counter(self, balance: Balance) -> Ring | Rate:
+        packed = self._fields.load(balance.key)
+        limit = balance.limit
+        if limit.burst is not None:
+            return Rate(packed, limit.amount, limit.window_ms, self.allowed(balance), self._now)
+        return Ring(packed, limit.window_ms, self._now)
+
+    def _sketch(self, balance: Balance) -> Sketch:
+        return Sketch(self._fields.shelf(balance.key), balance.limit.window_ms, self._now)
+
+
+def _longer(first: Refusal | None, second: Refusal) -> Refusal:
+    """The refusal with the longer wait; None (never) is the longest."""
+    if first is None:
+        return second
+    if first.retry_after_ms is None:
+        return first
+    return second if second.retry_after_ms is None or second.retry_after_ms > first.retry_after_ms else first

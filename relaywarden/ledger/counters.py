@@ -1,0 +1,55 @@
+"""counters - what a tenant did this hour and today (UTC, by the store's clock).  No I/O.
+
+Wire format: double hour number, double day number, then ten doubles for the hour and ten for the day, in the order of
+`operations.COUNTERS`.  Refunds are taken off as far as they fall into the same hour or day as the charge.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from relaywarden.ledger.operations import COUNTERS
+
+_SIZE = len(COUNTERS)
+_LAYOUT = Struct(f"<{2 + 2 * _SIZE}d")
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+
+
+class Counters:
+    """This hour's and today's counters, moved to `now_ms`."""
+
+    __slots__ = ("day", "hour", "per_day", "per_hour")
+
+    def __init__(self, packed: bytes | None, now_ms: int) -> None:
+        """Unpack (None: all zero); a new hour or day starts at zero."""
+        hour, day = now_ms // HOUR_MS, now_ms // DAY_MS
+        values = _LAYOUT.unpack(packed) if packed else (float(hour), float(day)) + (0.0,) * (2 * _SIZE)
+        self.hour, self.day = hour, day
+        self.per_hour = list(values[2 : 2 + _SIZE]) if values[0] == hour else [0.0] * _SIZE
+        self.per_day = list(values[2 + _SIZE :]) if values[1] == day else [0.0] * _SIZE
+
+    def pack(self) -> bytes:
+        """The wire format."""
+        return _LAYOUT.pack(self.hour, self.day, *self.per_hour, *self.per_day)
+
+    def add(self, name: str, amount: float) -> None:
+        """Count `amount` of `name` now."""
+        index = COUNTERS.index(name)
+        self.per_hour[index] += amount
+        self.per_day[index] += amount
+
+    def take_back(self, name: str, amount: float, charged_ms: int) -> None:
+        """Take `amount`, counted at `charged_ms`, off the hour and the day it was counted in, if they are still current."""
+        index = COUNTERS.index(name)
+        if charged_ms // HOUR_MS == self.hour:
+            self.per_hour[index] = max(0.0, self.per_hour[index] - amount)
+        if charged_ms // DAY_MS == self.day:
+            self.per_day[index] = max(0.0, self.per_day[index] - amount)
+
+    def snapshot(self) -> tuple[dict[str, int], dict[str, int]]:
+        """(this hour, today) by name."""
+        return (
+            dict(zip(COUNTERS, map(int, self.per_hour), strict=True)),
+            dict(zip(COUNTERS, map(int, self.per_day), strict=True)),
+        )

@@ -1,0 +1,1 @@
+"""Lua scripts of the Redis ledger, one a verb, loaded as package data."""

@@ -1,0 +1,571 @@
+-- books.lua - one tenant's books in Redis, and the algorithm of window.py, unique.py, ticket.py, counters.py, balances.py
+-- and accounting.py in Lua.  Prepended to every verb; docs/ledger.rst explains the algorithm, the modules named here give
+-- the binary formats, and one contract suite holds both to the same results.
+--
+-- Keys (KEYS[1] is the base, "rw:{tenant}", so that all of them share one Cluster slot):
+--   base:b  hash    balances by key; "c", the counters; "u:KEY", that there is a sketch
+--   base:u:KEY  hash  a unique-recipients sketch
+--   base:s  string  dynamic state, JSON; expires never
+--   base:t:ID  string  a ticket
+--   base:q:QUEUE-ID, base:c:CONNECTION  string  the ticket that they stand for
+
+local base = KEYS[1]
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+
+local SLOTS, PARTS = 61, 60
+local RING = '<' .. string.rep('d', SLOTS + 2)
+local SETTLED_TTL = 300000
+local OPEN, REFUSED, SETTLED, REFUNDED = 0, 1, 2, 3
+local MESSAGES, RECIPIENTS, BYTES, UNIQUE = 0, 1, 2, 3
+local ANONYMOUS = string.rep('\0', 8)
+
+local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
+local pack, unpack_bin, sub, find = struct.pack, struct.unpack, string.sub, string.find
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- fields of base:b: read together, written together ---------------------------------------------------------------------
+local fields, dirty, longest = {}, {}, 0
+
+local function read_fields(balances)
+  local names = {'c'}
+  for i = 1, #balances do
+    names[i + 1] = balances[i].meter == UNIQUE and 'u:' .. balances[i].key or balances[i].key
+  end
+  local values = redis.call('HMGET', base .. ':b', unpack(names))
+  for i = 1, #names do fields[names[i]] = values[i] or nil end
+end
+
+local function save_field(name, value)
+  fields[name] = value
+  dirty[name] = true
+end
+
+local function write_fields()
+  local pairs_, n = {}, 0
+  for name in pairs(dirty) do
+    pairs_[n + 1], pairs_[n + 2], n = name, fields[name], n + 2
+  end
+  if n > 0 then
+    redis.call('HSET', base .. ':b', unpack(pairs_))
+    -- Counters live for two days; balances for their window.  The expiry is moved only when half of it has gone by.
+    local ttl = max(longest + longest / 30, 172800000)
+    if redis.call('PTTL', base .. ':b') < ttl / 2 then redis.call('PEXPIRE', base .. ':b', whole(ttl)) end
+  end
+end
+
+-- counters --------------------------------------------------------------------------------------------------------------
+local COUNTERS = {
+  messages = 3, recipients = 4, bytes = 5, refused = 6, rejected = 7,
+  held = 8, delivered = 9, deferred = 10, bounced = 11, complained = 12,
+}
+local COUNTERS_FORMAT = '<' .. string.rep('d', 22)
+local counters
+
+local function load_counters()
+  if counters then return counters end
+  local hour, day = floor(now / 3600000), floor(now / 86400000)
+  local packed = fields['c']
+  counters = packed and {unpack_bin(COUNTERS_FORMAT, packed)} or {}
+  for i = 3, 22 do
+    local current = packed and (i <= 12 and counters[1] == hour or i > 12 and counters[2] == day)
+    if not current then counters[i] = 0 end
+  end
+  counters[1], counters[2] = hour, day
+  counters[23] = nil -- struct.unpack also returns the next position
+  return counters
+end
+
+local function count(name, amount)
+  if amount == 0 then return end
+  local values, i = load_counters(), COUNTERS[name]
+  values[i], values[i + 10] = values[i] + amount, values[i + 10] + amount
+end
+
+local function uncount(name, amount, charged)
+  local values, i = load_counters(), COUNTERS[name]
+  if floor(charged / 3600000) == values[1] then values[i] = max(0, values[i] - amount) end
+  if floor(charged / 86400000) == values[2] then values[i + 10] = max(0, values[i + 10] - amount) end
+end
+
+local function write_counters()
+  if counters then save_field('c', pack(COUNTERS_FORMAT, unpack(counters, 1, 22))) end
+end
+
+-- rolling window --------------------------------------------------------------------------------------------------------
+-- A ring stays packed while its newest slot is the current one: the common case touches 24 of its 504 bytes.
+local function ring_slots(ring)
+  if not ring.slots then
+    ring.slots = {unpack_bin(RING, ring.packed)}
+    table.remove(ring.slots, 1)
+    table.remove(ring.slots, 1)
+    ring.packed = nil
+  end
+  return ring.slots
+end
+
+local function ring_open(packed, window)
+  local slot = floor(now * PARTS / window)
+  local ring = {window = window, last = slot, total = 0}
+  if not packed then
+    ring.slots = {}
+    for i = 1, SLOTS do ring.slots[i] = 0 end
+    return ring
+  end
+  ring.last, ring.total = unpack_bin('<dd', packed)
+  ring.packed = packed
+  if slot - ring.last >= SLOTS then
+    local slots = ring_slots(ring)
+    for i = 1, SLOTS do slots[i] = 0 end
+    ring.last, ring.total = slot, 0
+  elseif ring.last - slot >= SLOTS then
+    local slots = ring_slots(ring)
+    for i = 1, SLOTS do slots[i] = 0 end
+    ring.last = slot
+    slots[slot % SLOTS + 1] = ring.total
+  elseif slot > ring.last then
+    local slots = ring_slots(ring)
+    for number = ring.last + 1, slot do
+      local i = number % SLOTS + 1
+      ring.total = ring.total - slots[i]
+      slots[i] = 0
+    end
+    ring.last = slot
+  end
+  return ring
+end
+
+local function ring_pack(ring)
+  return ring.packed or pack(RING, ring.last, ring.total, unpack(ring.slots, 1, SLOTS))
+end
+
+local function ring_add(ring, amount)
+  local i = ring.last % SLOTS
+  ring.total = ring.total + amount
+  if ring.packed then
+    local at = 17 + i * 8
+    local value = unpack_bin('<d', ring.packed, at)
+    ring.packed = pack('<dd', ring.last, ring.total) .. sub(ring.packed, 17, at - 1)
+      .. pack('<d', value + amount) .. sub(ring.packed, at + 8)
+  else
+    ring.slots[i + 1] = ring.slots[i + 1] + amount
+  end
+end
+
+local function ring_take_back(ring, charged, amount)
+  local number = min(floor(charged * PARTS / ring.window), ring.last)
+  if ring.last - number >= SLOTS then return end
+  local slots = ring_slots(ring)
+  while amount > 0 and number <= ring.last do
+    local i = number % SLOTS + 1
+    local part = min(amount, slots[i])
+    slots[i] = slots[i] - part
+    ring.total = ring.total - part
+    amount = amount - part
+    number = number + 1
+  end
+end
+
+local function ring_wait(ring, excess)
+  local slots, freed = ring_slots(ring), 0
+  for number = ring.last - PARTS, ring.last do
+    freed = freed + slots[number % SLOTS + 1]
+    if freed >= excess then return max(1, ceil((number + SLOTS) * ring.window / PARTS) - now) end
+  end
+  return ring.window + floor(ring.window / PARTS)
+end
+
+-- token bucket ----------------------------------------------------------------------------------------------------------
+local function rate_open(packed, amount, window, burst)
+  local rate = {interval = window / amount, burst = burst, arrival = now}
+  if packed then
+    rate.arrival = min(now + burst * rate.interval, max(now, (unpack_bin('<d', packed))))
+  end
+  return rate
+end
+
+local function rate_wait(rate, amount)
+  local missing = rate.arrival + amount * rate.interval - (now + rate.burst * rate.interval)
+  return missing > 1e-6 and ceil(missing - 1e-6) or 0
+end
+
+-- sliding HyperLogLog ---------------------------------------------------------------------------------------------------
+local REGISTERS, PER_GROUP = 2048, 16
+
+local function sketch_estimate(harmonic, empty)
+  local raw = 0.7213 / (1 + 1.079 / REGISTERS) * REGISTERS * REGISTERS / harmonic
+  if raw <= 2.5 * REGISTERS and empty > 0 then raw = REGISTERS * math.log(REGISTERS / empty) end
+  return floor(raw + 0.5)
+end
+
+local function sketch_move(sketch, slot)
+  local back = sketch.last > slot
+  sketch.last, sketch.harmonic, sketch.empty = slot, REGISTERS, REGISTERS
+  local all = redis.call('HGETALL', sketch.key)
+  for i = 1, #all, 2 do
+    if all[i] ~= 'z' then
+      local packed, kept, best = all[i + 1], {}, {}
+      for at = 1, #packed, 4 do
+        local register, rank, stamp = unpack_bin('<BBH', packed, at)
+        if back or (slot - stamp) % 65536 < SLOTS then
+          kept[#kept + 1] = pack('<BBH', register, rank, back and slot % 65536 or stamp)
+          best[register] = max(rank, best[register] or 0)
+        end
+      end
+      local value = table.concat(kept)
+      if value ~= packed then sketch.changed[all[i]] = value end
+      for register = 0, PER_GROUP - 1 do
+        if best[register] then
+          sketch.harmonic = sketch.harmonic + (2 ^ -best[register] - 1)
+          sketch.empty = sketch.empty - 1
+        end
+      end
+    end
+  end
+end
+
+local function sketch_open(name, window)
+  local slot = floor(now * PARTS / window)
+  local sketch = {key = base .. ':u:' .. name, name = name, window = window, changed = {}}
+  local head = redis.call('HGET', sketch.key, 'z')
+  if not head then
+    sketch.last, sketch.harmonic, sketch.empty = slot, REGISTERS, REGISTERS
+    return sketch
+  end
+  sketch.last, sketch.harmonic, sketch.empty = unpack_bin('<ddd', head)
+  if slot > sketch.last or sketch.last - slot >= SLOTS then sketch_move(sketch, slot) end
+  return sketch
+end
+
+local function sketch_add(sketch, digest)
+  local low, high = unpack_bin('<I4I4', digest)
+  local register = low % REGISTERS
+  local rest = high * 2097152 + floor(low / REGISTERS)
+  local _, bits = math.frexp(rest)
+  local rank = 54 - (rest == 0 and 0 or bits)
+  local group = whole(floor(register / PER_GROUP))
+  register = register % PER_GROUP
+  local packed = sketch.changed[group] or redis.call('HGET', sketch.key, group) or ''
+  local kept, best = {}, 0
+  for at = 1, #packed, 4 do
+    local other, other_rank = unpack_bin('<BB', packed, at)
+    if other == register then best = max(best, other_rank) end
+    if other ~= register or other_rank > rank then kept[#kept + 1] = sub(packed, at, at + 3) end
+  end
+  kept[#kept + 1] = pack('<BBH', register, rank, sketch.last % 65536)
+  sketch.changed[group] = table.concat(kept)
+  if rank > best then
+    sketch.harmonic = sketch.harmonic + (2 ^ -rank - 2 ^ -best)
+    if best == 0 then sketch.empty = sketch.empty - 1 end
+  end
+end
+
+local function sketch_commit(sketch)
+  for field, value in pairs(sketch.changed) do
+    if value == '' then redis.call('HDEL', sketch.key, field) else redis.call('HSET', sketch.key, field, value) end
+  end
+  redis.call('HSET', sketch.key, 'z', pack('<ddd', sketch.last, sketch.harmonic, sketch.empty))
+  redis.call('PEXPIRE', sketch.key, whole(sketch.window + sketch.window / 30))
+  if not fields['u:' .. sketch.name] then save_field('u:' .. sketch.name, '1') end -- so that reset.lua finds it
+end
+
+-- dynamic state ---------------------------------------------------------------------------------------------------------
+local function load_state()
+  local text = redis.call('GET', base .. ':s')
+  return text and cjson.decode(text) or {}
+end
+
+local function suspension(state)
+  local entry = state.suspended
+  if not entry or entry == cjson.null then return nil end
+  if type(entry.until_ms) == 'number' and entry.until_ms <= now then return nil end
+  return type(entry.reason) == 'string' and entry.reason or ''
+end
+
+-- balances --------------------------------------------------------------------------------------------------------------
+-- A balance as configured arrives as [key, meter, amount, window, burst, observe].
+local function open_balances(wire, observe, state)
+  local balances = {observe = observe == '1'}
+  if state.mode then balances.observe = state.mode == 'observe' end
+  local overrides = type(state.limits) == 'table' and state.limits or {}
+  for i, row in ipairs(cjson.decode(wire)) do
+    local burst = row[5] > 0 and row[5] or nil
+    balances[i] = {
+      key = row[1], meter = row[2], amount = row[3], window = row[4], rated = burst ~= nil,
+      allowed = overrides[row[1]] or burst or row[3], observe = row[6] == 1,
+    }
+    longest = max(longest, row[4])
+  end
+  read_fields(balances)
+  return balances
+end
+
+local function counter_of(balance)
+  if not balance.counter then
+    local packed = fields[balance.key]
+    if balance.meter == UNIQUE then
+      balance.counter = sketch_open(balance.key, balance.window)
+    elseif balance.rated then
+      balance.counter = rate_open(packed, balance.amount, balance.window, balance.allowed)
+    else
+      balance.counter = ring_open(packed, balance.window)
+    end
+  end
+  return balance.counter
+end
+
+local function used_of(balance)
+  local counter = counter_of(balance)
+  if balance.meter == UNIQUE then return sketch_estimate(counter.harmonic, counter.empty) end
+  if balance.rated then return ceil((counter.arrival - now) / counter.interval - 1e-9) end
+  return counter.total
+end
+
+local function amount_of(cost, meter)
+  if meter == MESSAGES then return cost.messages end
+  if meter == RECIPIENTS then return cost.recipients end
+  if meter == BYTES then return cost.size end
+  return #cost.digests
+end
+
+-- nil if the balance admits the cost, else {key, used, allowed, wait}; wait -1: waiting never helps
+local function check_one(balance, cost)
+  local amount = amount_of(cost, balance.meter)
+  if amount <= 0 then return nil end
+  local counter, used, wait = counter_of(balance), used_of(balance), 0
+  if balance.meter == UNIQUE then
+    for i = 1, #cost.digests do sketch_add(counter, cost.digests[i]) end
+    balance.added = true
+    local after = sketch_estimate(counter.harmonic, counter.empty)
+    if after == used or after <= balance.allowed then return nil end
+    wait = balance.allowed > 0 and max(1, floor(balance.window / PARTS)) or -1
+    return {balance.key, used, balance.allowed, wait}
+  elseif balance.rated then
+    wait = rate_wait(counter, amount)
+  elseif used + amount > balance.allowed then
+    wait = amount <= balance.allowed and ring_wait(counter, used + amount - balance.allowed) or -1
+  end
+  if amount > balance.allowed then wait = -1 end
+  if wait == 0 then return nil end
+  return {balance.key, used, balance.allowed, wait}
+end
+
+local function longer(first, second)
+  if not first then return second end
+  if first[4] < 0 then return first end
+  return (second[4] < 0 or second[4] > first[4]) and second or first
+end
+
+local function check(balances, cost)
+  local refused, observed
+  for i = 1, #balances do
+    local refusal = check_one(balances[i], cost)
+    if refusal then
+      if balances.observe or balances[i].observe then
+        observed = longer(observed, refusal)
+      else
+        refused = longer(refused, refusal)
+      end
+    end
+  end
+  return refused, observed
+end
+
+local function charge_balances(balances, cost)
+  for i = 1, #balances do
+    local balance = balances[i]
+    local amount = amount_of(cost, balance.meter)
+    if amount > 0 then
+      local counter = counter_of(balance)
+      if balance.meter == UNIQUE then
+        if not balance.added then
+          for j = 1, #cost.digests do sketch_add(counter, cost.digests[j]) end
+        end
+        sketch_commit(counter)
+      elseif balance.rated then
+        counter.arrival = min(counter.arrival + amount * counter.interval, now + counter.burst * counter.interval)
+        save_field(balance.key, pack('<d', counter.arrival))
+      else
+        ring_add(counter, amount)
+        save_field(balance.key, ring_pack(counter))
+      end
+    end
+  end
+end
+
+local METER_NAMES = {[MESSAGES] = 'messages', [RECIPIENTS] = 'recipients', [BYTES] = 'bytes'}
+
+-- entries: {meter, amount, time charged}
+local function give_back(balances, entries)
+  for i = 1, #balances do
+    local balance = balances[i]
+    if balance.meter ~= UNIQUE then
+      local counter, touched = counter_of(balance), false
+      for j = 1, #entries do
+        local entry = entries[j]
+        if entry[1] == balance.meter and entry[2] > 0 then
+          touched = true
+          if balance.rated then
+            counter.arrival = max(now, counter.arrival - entry[2] * counter.interval)
+          else
+            ring_take_back(counter, entry[3], entry[2])
+          end
+        end
+      end
+      if touched then save_field(balance.key, balance.rated and pack('<d', counter.arrival) or ring_pack(counter)) end
+    end
+  end
+  for j = 1, #entries do
+    local entry = entries[j]
+    if entry[2] > 0 then uncount(METER_NAMES[entry[1]], entry[2], entry[3]) end
+  end
+end
+
+-- tickets ---------------------------------------------------------------------------------------------------------------
+local function refusal_text(refusal)
+  return refusal[1] .. '\t' .. whole(refusal[2]) .. '\t' .. whole(refusal[3]) .. '\t' .. whole(refusal[4])
+end
+
+local function load_ticket(name)
+  local packed = redis.call('GET', base .. ':t:' .. name)
+  if not packed then
+    return {phase = OPEN, indexed = 0, message = 0, size = 0, size_at = 0, refusal = '', entries = ''}, false
+  end
+  local ticket = {}
+  local length, at
+  ticket.phase, ticket.indexed, ticket.message, ticket.size, ticket.size_at, length, at = unpack_bin('<BBdddH', packed)
+  ticket.refusal = sub(packed, at, at + length - 1)
+  ticket.entries = sub(packed, at + length)
+  return ticket, true
+end
+
+local function save_ticket(name, ticket, ttl)
+  local head = pack('<BBdddH', ticket.phase, ticket.indexed, ticket.message, ticket.size, ticket.size_at, #ticket.refusal)
+  redis.call('SET', base .. ':t:' .. name, head .. ticket.refusal .. ticket.entries, 'PX', whole(ttl))
+end
+
+local function point(name, ticket_name, ttl)
+  redis.call('SET', base .. ':' .. name, ticket_name, 'PX', whole(ttl))
+end
+
+local function store_ticket(name, ticket, queue_id, connection, open_ttl)
+  local ttl = ticket.phase == OPEN and ticket.message > 0 and open_ttl or SETTLED_TTL
+  if queue_id ~= '' and ticket.indexed == 0 then
+    point('q:' .. queue_id, name, ttl)
+    ticket.indexed = 1
+  end
+  if connection ~= '' then point('c:' .. connection, name, ttl) end
+  save_ticket(name, ticket, ttl)
+end
+
+-- time this recipient was charged, negative: refused then, 0: new
+local function answered(ticket, digest)
+  local at = 1
+  while true do
+    local found = find(ticket.entries, digest, at, true)
+    if not found then return 0 end
+    if (found - 1) % 16 == 0 then return (unpack_bin('<d', ticket.entries, found + 8)) end
+    at = found + 1
+  end
+end
+
+local function charged_times(ticket)
+  local times = {}
+  for at = 1, #ticket.entries, 16 do
+    local charged = unpack_bin('<d', ticket.entries, at + 8)
+    if charged > 0 then times[#times + 1] = charged end
+  end
+  return times
+end
+
+local function note(ticket, digest, time)
+  ticket.entries = ticket.entries .. digest .. pack('<d', time)
+end
+
+local function find_open_ticket(queue_id, connection)
+  for _, name in ipairs({queue_id ~= '' and 'q:' .. queue_id or false, connection ~= '' and 'c:' .. connection or false}) do
+    local ticket_name = name and redis.call('GET', base .. ':' .. name)
+    if ticket_name then
+      local ticket, found = load_ticket(ticket_name)
+      if found and ticket.phase == OPEN then return ticket_name, ticket end
+    end
+  end
+  return 'q:' .. queue_id, nil
+end
+
+-- accounting ------------------------------------------------------------------------------------------------------------
+local function book(ticket, balances, cost)
+  if cost.messages == 0 and cost.recipients == 0 and cost.size == 0 and #cost.digests == 0 then return false end
+  charge_balances(balances, cost)
+  count('messages', cost.messages)
+  count('recipients', cost.recipients)
+  count('bytes', cost.size)
+  if cost.messages > 0 then ticket.message = now end
+  if cost.size > 0 then ticket.size, ticket.size_at = ticket.size + cost.size, now end
+  for i = 1, cost.recipients do note(ticket, cost.digests[i] or ANONYMOUS, now) end
+  return true
+end
+
+local function give_all_back(ticket, balances)
+  local entries, kept = {}, {}
+  for at = 1, #ticket.entries, 16 do
+    local charged = unpack_bin('<d', ticket.entries, at + 8)
+    if charged > 0 then
+      entries[#entries + 1] = {RECIPIENTS, 1, charged}
+    else
+      kept[#kept + 1] = sub(ticket.entries, at, at + 15)
+    end
+  end
+  entries[#entries + 1] = {MESSAGES, ticket.message > 0 and 1 or 0, ticket.message}
+  entries[#entries + 1] = {BYTES, ticket.size, ticket.size_at}
+  ticket.entries = table.concat(kept)
+  ticket.message, ticket.size, ticket.size_at = 0, 0, 0
+  give_back(balances, entries)
+end
+
+-- Recipients that Postfix refused after we admitted them (the oldest, so that what stays expires late rather than early)
+-- and bytes that were claimed but not sent.
+local function give_surplus_back(ticket, balances, recipients, size)
+  local surplus = max(0, #charged_times(ticket) - recipients)
+  local entries, kept = {}, {}
+  if surplus > 0 then
+    for at = 1, #ticket.entries, 16 do
+      local charged = unpack_bin('<d', ticket.entries, at + 8)
+      if charged > 0 and surplus > 0 then
+        surplus = surplus - 1
+        entries[#entries + 1] = {RECIPIENTS, 1, charged}
+      else
+        kept[#kept + 1] = sub(ticket.entries, at, at + 15)
+      end
+    end
+    ticket.entries = table.concat(kept)
+  end
+  if size > 0 and size < ticket.size then
+    entries[#entries + 1] = {BYTES, ticket.size - size, ticket.size_at}
+    ticket.size = size
+  end
+  if #entries > 0 then give_back(balances, entries) end
+end
+
+local function missing(ticket, recipients, size, digests)
+  return {
+    messages = ticket.message > 0 and 0 or 1,
+    recipients = max(0, recipients - #charged_times(ticket)),
+    size = max(0, size - ticket.size),
+    digests = digests,
+  }
+end
+
+local function finish(...)
+  write_counters()
+  write_fields()
+  return {...}
+end
+
+-- The decision as it goes back: {0 admitted | 1 refused | 2 suspended, repeated, refusal, reason}.
+local function decision(code, repeated, refusal, reason)
+  return finish(code, repeated and 1 or 0, refusal or '', reason or '')
+end

@@ -1,0 +1,252 @@
+"""operations - what a program may ask of the ledger, and what it gets back.
+
+The ledger takes batches: `apply([operation, ...])` carries out all of them in one round trip to the store and returns one
+result for each, in order.  Operations of one tenant take effect in the order given.
+
+    Charge     RCPT: one recipient (and, first, the message) against every balance, all or nothing
+    Reconcile  DATA, END-OF-MESSAGE: bring the ticket to the true number of recipients and the true size
+    Settle     the milter's last word: committed; a message that no policy request announced is counted here
+    Refund     we turned the message away, or it was aborted: give back what its ticket was charged
+    Read       counters, balances and dynamic state of a tenant
+    Steer      an operator's change of the dynamic state (suspension, overrides)
+    Reset      forget what a tenant's balances have used
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from relaywarden.limits import Limit, Meter, Scope
+
+METERS = tuple(Meter)
+COUNTERS = (
+    "messages", "recipients", "bytes", "refused", "rejected", "held", "delivered", "deferred", "bounced", "complained",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Balance:
+    """One limit of one account, and the key under which the ledger keeps what was used of it."""
+
+    limit: Limit
+    key: str
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who is charged: a tenant, and the balances that its limits name for this login, domain and client."""
+
+    tenant: str
+    balances: tuple[Balance, ...]
+    observe: bool = False  # charge and say what would have been refused, but admit
+
+    @classmethod
+    def of(cls, tenant: str, limits: Sequence[Limit], observe: bool = False, **scope: str) -> Account:
+        """The account of `tenant` for scope values such as `login="acme"`; a limit whose value is unknown is left out."""
+        balances = []
+        for limit in limits:
+            if limit.per is Scope.TENANT:
+                balances.append(Balance(limit, limit.balance_id))
+            elif value := scope.get(limit.per.value):
+                balances.append(Balance(limit, f"{limit.balance_id}={_short(value.casefold())}"))
+        return cls(tenant, tuple(balances), observe)
+
+    @cached_property
+    def wire(self) -> bytes:
+        """The balances as the Redis scripts read them: [[key, meter, amount, window ms, burst, observe], ...]."""
+        rows = [
+            [b.key, METERS.index(b.limit.meter), b.limit.amount, b.limit.window_ms, b.limit.burst or 0, int(b.limit.observe)]
+            for b in self.balances
+        ]
+        return json.dumps(rows, separators=(",", ":")).encode()
+
+
+def _short(value: str) -> str:
+    """A scope value as part of a key: readable while short, a digest where it is long."""
+    return value if len(value) <= 80 else blake2b(value.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def recipient_digest(recipient: str) -> bytes:
+    """Eight bytes that stand for a recipient in tickets and in the unique-recipient sketch."""
+    return blake2b(recipient.casefold().encode(errors="surrogateescape"), digest_size=8).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One recipient of the transaction `ticket`; `size` is the client's SIZE claim in bytes, 0 if it made none."""
+
+    account: Account
+    ticket: str
+    recipient: str
+    size: int = 0
+    queue_id: str = ""
+    connection: str = ""  # "address:port" of the SMTP client
+    dry: bool = False  # decide and spend nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """The transaction as Postfix counts it at DATA (`size` may still be a claim) or END-OF-MESSAGE (`size` is true)."""
+
+    account: Account
+    ticket: str
+    recipients: int
+    size: int
+    queue_id: str = ""
+    connection: str = ""
+    dry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The message was taken; `counter` names what else is to be counted for it (`held`), or is empty."""
+
+    account: Account
+    queue_id: str
+    connection: str
+    recipients: tuple[str, ...]
+    size: int
+    counter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """The message was not taken; `counter` is `rejected` where we rejected it, else empty; `keep` leaves it charged."""
+
+    account: Account
+    queue_id: str
+    connection: str
+    counter: str = ""
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Everything the ledger knows of an account; spends nothing."""
+
+    account: Account
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """Merge `change` into the tenant's dynamic state; a None value removes its key."""
+
+    tenant: str
+    change: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Forget what every balance of the tenant has used; counters and state stay."""
+
+    tenant: str
+
+
+Operation = Charge | Reconcile | Settle | Refund | Read | Steer | Reset
+
+
+def tenant_of(operation: Operation) -> str:
+    """Whose books an operation is about."""
+    return operation.tenant if isinstance(operation, Steer | Reset) else operation.account.tenant
+
+
+class Status(Enum):
+    """The ledger's answer to a charge."""
+
+    ADMITTED = "admitted"
+    REFUSED = "refused"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The balance that does not admit a request.  `retry_after_ms` is None where waiting never helps."""
+
+    key: str
+    used: int
+    allowed: int
+    retry_after_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Result of Charge and Reconcile.  `refusal` beside ADMITTED: what an observed limit would have refused."""
+
+    status: Status
+    refusal: Refusal | None = None
+    repeated: bool = False  # the same request was answered before; nothing was charged now
+    reason: str = ""  # why the tenant is suspended
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Result of Settle and Refund: whether a ticket was found, and the recipients and bytes that stay charged."""
+
+    found: bool
+    recipients: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one balance has used; `reset_after_ms`: until all of it has expired if nothing more is sent."""
+
+    key: str
+    used: int
+    allowed: int
+    reset_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Result of Read."""
+
+    balances: tuple[Used, ...]
+    hour: Mapping[str, int]
+    today: Mapping[str, int]
+    state: Mapping[str, Any] = field(default_factory=dict)
+    now_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Result of Steer (with the state as it is now) and Reset."""
+
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+Result = Decision | Settlement | Snapshot | Done
+
+
+class Ledger(Protocol):
+    """The one interface to the store, for programs that may block (milter, command line)."""
+
+    def apply(self, operations: Sequence[Operation]) -> list[Result]:
+        """One result for each operation, in order; raises StoreUnavailableError."""
+        ...
+
+    def tenants(self) -> list[str]:
+        """Names of all tenants that the ledger holds anything of; raises StoreUnavailableError."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections."""
+        ...
+
+
+class AsyncLedger(Protocol):
+    """The same interface for policyd's event loop."""
+
+    async def apply(self, operations: Sequence[Operation]) -> list[Result]:
+        """One result for each operation, in order; raises StoreUnavailableError."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections."""
+        ...

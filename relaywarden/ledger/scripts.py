@@ -1,0 +1,147 @@
+"""scripts - how operations travel to Redis and results come back.  No I/O.
+
+Every operation is one EVALSHA of its verb's script (lua/VERB.lua behind lua/books.lua) with one key, the tenant's base
+"rw:{tenant}": the braces are Redis Cluster's hash tag, so all keys of a tenant share a slot.  The scripts' own heads say
+what stands in ARGV and in the reply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote, unquote
+
+from relaywarden.errors import LedgerError
+from relaywarden.ledger.counters import Counters
+from relaywarden.ledger.operations import (
+    Account,
+    Charge,
+    Decision,
+    Done,
+    Operation,
+    Read,
+    Reconcile,
+    Refund,
+    Reset,
+    Result,
+    Settle,
+    Settlement,
+    Snapshot,
+    Status,
+    Steer,
+    Used,
+    recipient_digest,
+    tenant_of,
+)
+from relaywarden.ledger.ticket import read_refusal
+
+VERBS = ("charge", "reconcile", "settle", "refund", "read", "steer", "reset")
+_STATUS = (Status.ADMITTED, Status.REFUSED, Status.SUSPENDED)
+_PREFIX, _SUFFIX = "rw:{", "}"
+_FLAG = (b"0", b"1")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One verb's source and its SHA-1, by which Redis knows it once it is loaded."""
+
+    source: str
+    sha: str
+
+
+@cache
+def scripts() -> Mapping[str, Script]:
+    """All verbs."""
+    folder = files("relaywarden.ledger.lua")
+    books = folder.joinpath("books.lua").read_text(encoding="utf-8")
+    found = {}
+    for verb in VERBS:
+        source = books + folder.joinpath(f"{verb}.lua").read_text(encoding="utf-8")
+        found[verb] = Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    return found
+
+
+@lru_cache(maxsize=65536)
+def base_key(tenant: str) -> str:
+    """The tenant's base key; what could end the hash tag is escaped."""
+    return f"{_PREFIX}{quote(tenant, safe='@._+-~=/:', errors='surrogatepass')}{_SUFFIX}"
+
+
+def tenant_of_key(key: str) -> str:
+    """The tenant whose key this is."""
+    return unquote(key[len(_PREFIX) : key.rindex(_SUFFIX)], errors="surrogatepass")
+
+
+def command(operation: Operation, ticket_ttl_ms: int) -> tuple[Any, ...]:
+    """The EVALSHA command of an operation."""
+    verb, arguments = _arguments(operation, ticket_ttl_ms)
+    return ("EVALSHA", scripts()[verb].sha, 1, base_key(tenant_of(operation)), *arguments)
+
+
+def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
+    match operation:
+        case Charge(account, ticket, recipient, size, queue_id, connection, dry):
+            digest = recipient_digest(recipient)
+            return "charge", (*_account(account), _raw(ticket), digest, size, _raw(queue_id), connection, _FLAG[dry], ttl)
+        case Reconcile(account, ticket, recipients, size, queue_id, connection, dry):
+            return "reconcile", (
+                *_account(account),
+                _raw(ticket),
+                recipients,
+                size,
+                _raw(queue_id),
+                connection,
+                _FLAG[dry],
+                ttl,
+            )
+        case Settle(account, queue_id, connection, named, size, counter):
+            digests = map(recipient_digest, named)
+            return "settle", (*_account(account), queue_id, connection, size, counter, len(named), *digests)
+        case Refund(account, queue_id, connection, counter, keep):
+            return "refund", (*_account(account), queue_id, connection, counter, _FLAG[keep])
+        case Read(account):
+            return "read", (account.wire,)
+        case Steer(_, change):
+            return "steer", (json.dumps(dict(change)),)
+        case Reset():
+            return "reset", ()
+
+
+def _account(account: Account) -> tuple[bytes, bytes]:
+    return account.wire, _FLAG[account.observe]
+
+
+def _raw(text: str) -> bytes:
+    """Attributes of a policy request may hold any octet; they were decoded with surrogateescape."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def result(operation: Operation, reply: Any) -> Result:
+    """What a script replied, as the operation's result; raises LedgerError for what no script of ours replies."""
+    try:
+        match operation:
+            case Charge() | Reconcile():
+                code, repeated, refusal, reason = reply
+                refused = read_refusal(refusal.decode()) if refusal else None
+                return Decision(_STATUS[code], refused, bool(repeated), reason.decode("utf-8", "replace"))
+            case Settle() | Refund():
+                return Settlement(bool(reply[0]), int(reply[1]), int(reply[2]))
+            case Read():
+                return _snapshot(reply)
+            case Steer() | Reset():
+                return Done(json.loads(reply))
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise LedgerError(f"Redis replied what no script of relaywarden replies: {reply!r:.200}") from error
+
+
+def _snapshot(reply: list[Any]) -> Snapshot:
+    now_ms = int(reply[0])
+    hour, today = Counters(reply[2] or None, now_ms).snapshot()
+    rows = [reply[at : at + 4] for at in range(3, len(reply), 4)]
+    used = tuple(Used(key.decode(), int(used), int(allowed), int(reset)) for key, used, allowed, reset in rows)
+    return Snapshot(used, hour, today, json.loads(reply[1]) if reply[1] else {}, now_ms)

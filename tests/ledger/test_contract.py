@@ -1,0 +1,299 @@
+"""The contract, scenario by scenario, on both stores."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from relaywarden.ledger.operations import (
+    Account,
+    Charge,
+    Decision,
+    Read,
+    Reconcile,
+    Refund,
+    Refusal,
+    Reset,
+    Result,
+    Settle,
+    Settlement,
+    Snapshot,
+    Status,
+    Steer,
+)
+from relaywarden.limits import Limit, Meter, Scope
+from testbed.ledgerstore import Store
+
+
+def limits(**texts: str) -> list[Limit]:
+    return [Limit.parse(Meter(meter), text) for meter, text in texts.items()]
+
+
+def account(observe: bool = False, **texts: str) -> Account:
+    return Account.of("acme", limits(**texts), observe)
+
+
+def decide(store: Store, operation: Charge | Reconcile) -> Decision:
+    return cast("Decision", store.do(operation))
+
+
+def read(store: Store, acc: Account) -> Snapshot:
+    return cast("Snapshot", store.do(Read(acc)))
+
+
+def used(store: Store, acc: Account) -> list[int]:
+    return [balance.used for balance in read(store, acc).balances]
+
+
+def test_exactly_n_are_admitted_and_the_refusal_says_when(store: Store) -> None:
+    acc = account(messages="3/hour")
+    for n in range(3):
+        assert decide(store, Charge(acc, f"t{n}", "r@x")).status is Status.ADMITTED
+        store.clock.now_ms += 600_000
+    refused = decide(store, Charge(acc, "t9", "r@x"))
+    assert refused.status is Status.REFUSED
+    assert refused.refusal is not None
+    assert (refused.refusal.key, refused.refusal.used, refused.refusal.allowed) == ("messages/1h", 3, 3)
+    wait = refused.refusal.retry_after_ms
+    assert wait is not None
+    assert 1_800_000 < wait <= 1_860_000  # the first left the window 30 minutes from now; W/60 late at the most
+    store.clock.now_ms += wait - 1
+    assert decide(store, Charge(acc, "t10", "r@x")).status is Status.REFUSED
+    store.clock.now_ms += 1
+    assert decide(store, Charge(acc, "t11", "r@x")).status is Status.ADMITTED
+
+
+def test_all_limits_or_none(store: Store) -> None:
+    acc = account(messages="100/hour", recipients="2/hour", bytes="1000/day")
+    assert decide(store, Charge(acc, "t1", "a@x", 400)).status is Status.ADMITTED
+    assert decide(store, Charge(acc, "t2", "a@x", 700)).status is Status.REFUSED
+    assert used(store, acc) == [1, 1, 400]
+    counters = read(store, acc).today
+    assert (counters["messages"], counters["recipients"], counters["bytes"], counters["refused"]) == (1, 1, 400, 1)
+
+
+def test_the_same_request_again_is_answered_as_before(store: Store) -> None:
+    acc = account(recipients="1/hour")
+    first = Charge(acc, "t1", "a@x")
+    second = Charge(acc, "t1", "b@x")
+    assert decide(store, first) == Decision(Status.ADMITTED)
+    refused = decide(store, second)
+    assert refused.status is Status.REFUSED
+    store.do(Reset("acme"))
+    assert decide(store, first) == Decision(Status.ADMITTED, repeated=True)
+    assert decide(store, second) == Decision(Status.REFUSED, refused.refusal, repeated=True)
+    assert used(store, acc) == [0]
+    assert read(store, acc).today["refused"] == 1
+
+
+def test_every_wiring_gives_the_same_totals(store: Store) -> None:
+    """RCPT only, DATA only, END-OF-MESSAGE only and all together; the milter settles in each."""
+    recipients = ("a@x", "b@x", "c@x")
+    totals = []
+    for wiring in ("rcpt", "data", "eom", "all"):
+        acc = Account.of(wiring, limits(messages="9/h", recipients="90/h", bytes="99999/h", unique_recipients="90/h"))
+        if wiring in ("rcpt", "all"):
+            for n, recipient in enumerate(recipients):
+                store.do(Charge(acc, "t1", recipient, 500, "Q1" if n else "", "127.0.0.1:4000"))
+        if wiring in ("data", "all"):
+            store.do(Reconcile(acc, "t1", 3, 500, "Q1", "127.0.0.1:4000"))
+        if wiring in ("eom", "all"):
+            store.do(Reconcile(acc, "t1", 3, 611, "Q1", "127.0.0.1:4000"))
+        assert store.do(Settle(acc, "Q1", "127.0.0.1:4000", recipients, 620)) == Settlement(True, 3, 620)
+        totals.append((used(store, acc), dict(read(store, acc).today)))
+    assert totals[0][0] == [1, 3, 620, 3]
+    assert all(total == totals[0] for total in totals)
+
+
+def test_recipients_that_postfix_refused_come_back_at_data(store: Store) -> None:
+    acc = account(messages="9/h", recipients="90/h")
+    for recipient in ("a@x", "b@x", "c@x"):
+        store.do(Charge(acc, "t1", recipient))
+    assert decide(store, Reconcile(acc, "t1", 2, 0)).status is Status.ADMITTED
+    assert used(store, acc) == [1, 2]
+    assert read(store, acc).today["recipients"] == 2
+
+
+def test_a_message_refused_at_its_end_costs_nothing(store: Store) -> None:
+    acc = account(messages="9/h", recipients="90/h", bytes="1000/h")
+    store.do(Charge(acc, "t1", "a@x", 0))
+    refused = decide(store, Reconcile(acc, "t1", 1, 5000, "Q1"))
+    assert refused.refusal == Refusal("bytes/1h", 0, 1000, None)  # larger than the limit itself: waiting never helps
+    assert used(store, acc) == [0, 0, 0]
+    assert decide(store, Reconcile(acc, "t1", 1, 5000, "Q1")).repeated
+    assert read(store, acc).today["refused"] == 1
+
+
+def test_refund_gives_back_what_the_ticket_was_charged(store: Store) -> None:
+    acc = account(messages="9/h", recipients="90/h", bytes="9999/h")
+    store.do(Charge(acc, "t1", "a@x", 100, "", "127.0.0.1:4000"))
+    store.clock.now_ms += 120_000
+    store.do(Charge(acc, "t1", "b@x", 100, "Q1", "127.0.0.1:4000"))
+    store.do(Charge(acc, "t2", "b@x", 7, "Q2", "127.0.0.1:4001"))
+    assert cast("Settlement", store.do(Refund(acc, "Q1", "127.0.0.1:4000"))).found
+    assert used(store, acc) == [1, 1, 7]
+    assert not cast("Settlement", store.do(Refund(acc, "Q1", "127.0.0.1:4000"))).found  # once is enough
+    assert used(store, acc) == [1, 1, 7]
+
+
+def test_a_rejection_keeps_the_charge_and_is_counted(store: Store) -> None:
+    acc = account(messages="9/h")
+    store.do(Charge(acc, "t1", "a@x", 100, "Q1", "127.0.0.1:4000"))
+    store.do(Refund(acc, "Q1", "", "rejected", keep=True))
+    assert used(store, acc) == [1]
+    assert read(store, acc).hour["rejected"] == 1
+
+
+def test_a_message_without_policy_request_is_counted_at_settling(store: Store) -> None:
+    acc = account(messages="1/h", recipients="1/h", bytes="10/h", unique_recipients="1/h")
+    assert store.do(Settle(acc, "Q7", "127.0.0.1:4000", ("a@x", "b@x"), 400)) == Settlement(False, 2, 400)
+    assert used(store, acc) == [1, 2, 400, 2]
+    store.do(Settle(acc, "Q8", "127.0.0.1:4000", ("a@x",), 100))
+    assert used(store, acc) == [2, 3, 500, 2]
+
+
+def test_two_transactions_of_one_connection_are_told_apart(store: Store) -> None:
+    acc = account(messages="9/h", recipients="9/h")
+    connection = "127.0.0.1:4000"
+    store.do(Charge(acc, "t1", "a@x", 0, "", connection))
+    store.do(Settle(acc, "Q1", connection, ("a@x",), 10))
+    store.do(Charge(acc, "t2", "a@x", 0, "", connection))
+    assert cast("Settlement", store.do(Refund(acc, "Q2", connection))).found
+    assert used(store, acc) == [1, 1]
+
+
+def test_suspension_holds_from_the_next_request_until_it_ends(store: Store) -> None:
+    acc = account(messages="9/h")
+    until = store.clock.now_ms + 60_000
+    store.do(Steer("acme", {"suspended": {"reason": "stolen password", "until_ms": until}}))
+    assert decide(store, Charge(acc, "t1", "a@x")) == Decision(Status.SUSPENDED, reason="stolen password")
+    assert used(store, acc) == [0]
+    assert read(store, acc).today["refused"] == 1
+    store.clock.now_ms = until
+    assert decide(store, Charge(acc, "t2", "a@x")).status is Status.ADMITTED
+    store.do(Steer("acme", {"suspended": {"reason": ""}}))
+    assert decide(store, Reconcile(acc, "t2", 1, 10)).status is Status.SUSPENDED
+    assert used(store, acc) == [0]  # none of it will be sent
+    store.do(Steer("acme", {"suspended": None}))
+    assert decide(store, Charge(acc, "t3", "a@x")).status is Status.ADMITTED
+    assert read(store, acc).state == {}
+
+
+def test_overrides_act_at_once(store: Store) -> None:
+    acc = account(messages="1/h")
+    store.do(Charge(acc, "t1", "a@x"))
+    assert decide(store, Charge(acc, "t2", "a@x")).status is Status.REFUSED
+    store.do(Steer("acme", {"limits": {"messages/1h": 2}}))
+    assert decide(store, Charge(acc, "t3", "a@x")).status is Status.ADMITTED
+    assert read(store, acc).balances[0].allowed == 2
+
+
+@pytest.mark.parametrize("how", ["account", "state", "limit"])
+def test_observing_charges_and_tells_but_admits(store: Store, how: str) -> None:
+    base = limits(messages="1/h")
+    if how == "limit":
+        base = [Limit.parse(Meter.MESSAGES, "1/h", observe=True)]
+    acc = Account.of("acme", base, how == "account")
+    if how == "state":
+        store.do(Steer("acme", {"mode": "observe"}))
+    store.do(Charge(acc, "t1", "a@x"))
+    decision = decide(store, Charge(acc, "t2", "a@x"))
+    assert decision.status is Status.ADMITTED
+    assert decision.refusal is not None
+    assert decision.refusal.key == "messages/1h"
+    assert used(store, acc) == [2]
+
+
+def test_a_dry_run_spends_nothing(store: Store) -> None:
+    acc = account(messages="1/h", unique_recipients="1/h")
+    for operation in (Charge(acc, "t1", "a@x", dry=True), Reconcile(acc, "t1", 1, 9, dry=True)):
+        assert decide(store, operation) == Decision(Status.ADMITTED)
+    assert used(store, acc) == [0, 0]
+    store.do(Charge(acc, "t1", "a@x"))
+    assert decide(store, Charge(acc, "t2", "b@x", dry=True)).status is Status.REFUSED
+    assert read(store, acc).today["refused"] == 0
+
+
+def test_a_rate_admits_its_burst_and_then_its_pace(store: Store) -> None:
+    acc = account(messages="10/s burst 5")
+    outcomes = [decide(store, Charge(acc, f"t{n}", "a@x")) for n in range(6)]
+    assert [o.status for o in outcomes] == [Status.ADMITTED] * 5 + [Status.REFUSED]
+    assert outcomes[5].refusal == Refusal("messages/1s~10b5", 5, 5, 100)
+    admitted = 0
+    for n in range(100):  # ten seconds, ten attempts a second
+        store.clock.now_ms += 100
+        admitted += decide(store, Charge(acc, f"u{n}", "a@x")).status is Status.ADMITTED
+    assert admitted == 100
+
+
+def test_unique_recipients_count_each_once_and_slide(store: Store) -> None:
+    acc = account(unique_recipients="3/h")
+    for n, recipient in enumerate(["a@x", "b@x", "A@x", "a@x", "c@x", "b@x"]):
+        assert decide(store, Charge(acc, f"t{n}", recipient)).status is Status.ADMITTED
+    assert decide(store, Charge(acc, "t8", "d@x")).status is Status.REFUSED
+    assert decide(store, Charge(acc, "t9", "a@x")).status is Status.ADMITTED  # known: costs nothing
+    store.clock.now_ms += 1_800_000
+    store.do(Charge(acc, "t10", "a@x"))
+    store.clock.now_ms += 1_900_000
+    assert used(store, acc) == [1]
+    assert decide(store, Charge(acc, "t11", "d@x")).status is Status.ADMITTED
+    store.do(Reset("acme"))
+    assert used(store, acc) == [0]
+
+
+def test_unique_recipients_stay_within_the_stated_error(store: Store) -> None:
+    acc = account(observe=True, unique_recipients="100000/d")
+    for start in range(0, 6000, 500):
+        store.ledger.apply([Charge(acc, f"t{n}", f"user{n}@x") for n in range(start, start + 500)])
+        (estimate,) = used(store, acc)
+        assert abs(estimate - (start + 500)) <= 0.08 * (start + 500)  # 2.3 % standard error: 3.5 sigma
+
+
+def test_counters_start_anew_each_hour_and_day(store: Store) -> None:
+    acc = account(messages="99/d")
+    store.do(Charge(acc, "t1", "a@x"))
+    store.clock.now_ms += 3_600_000
+    store.do(Charge(acc, "t2", "a@x"))
+    assert (read(store, acc).hour["messages"], read(store, acc).today["messages"]) == (1, 2)
+    store.clock.now_ms += 86_400_000
+    assert (read(store, acc).hour["messages"], read(store, acc).today["messages"]) == (0, 0)
+
+
+def test_a_clock_far_ahead_and_back_again_blocks_nobody_for_long(store: Store) -> None:
+    acc = account(messages="2/h", unique_recipients="9/h")
+    year = 366 * 86_400_000
+    store.clock.now_ms += year
+    store.do(Charge(acc, "t1", "a@x"))
+    store.clock.now_ms -= year
+    assert decide(store, Charge(acc, "t2", "b@x")).status is Status.ADMITTED
+    assert decide(store, Charge(acc, "t3", "b@x")).status is Status.REFUSED  # both are counted
+    store.clock.now_ms += 3_700_000
+    assert used(store, acc) == [0, 0]
+    assert decide(store, Charge(acc, "t4", "b@x")).status is Status.ADMITTED
+
+
+def test_scopes_have_balances_of_their_own(store: Store) -> None:
+    per_login = [Limit.parse(Meter.MESSAGES, "1/h", Scope.LOGIN), Limit.parse(Meter.MESSAGES, "3/h")]
+    one, two = (Account.of("acme", per_login, login=login) for login in ("one", "two"))
+    assert decide(store, Charge(one, "t1", "a@x")).status is Status.ADMITTED
+    assert decide(store, Charge(one, "t2", "a@x")).status is Status.REFUSED
+    assert decide(store, Charge(two, "t3", "a@x")).status is Status.ADMITTED
+    assert used(store, two) == [1, 2]
+
+
+def test_tenants_are_listed_and_kept_apart(store: Store) -> None:
+    names = ["acme", "b}{c", "d e@f.example", "ü"]
+    for name in names:
+        store.do(Charge(Account.of(name, limits(messages="9/h")), "t1", "a@x"))
+    assert sorted(store.ledger.tenants()) == sorted(names)
+
+
+def test_a_batch_keeps_the_order_of_its_operations(store: Store) -> None:
+    acc = account(messages="2/h")
+    results: list[Result] = store.ledger.apply(
+        [Charge(acc, "t1", "a@x"), Charge(acc, "t1", "a@x"), Charge(acc, "t2", "a@x"), Charge(acc, "t3", "a@x"), Read(acc)]
+    )
+    statuses = [r.status for r in results if isinstance(r, Decision)]
+    assert statuses == [Status.ADMITTED] * 3 + [Status.REFUSED]
+    assert isinstance(results[4], Snapshot)
+    assert results[4].balances[0].used == 2

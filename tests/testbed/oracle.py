@@ -1,0 +1,72 @@
+"""The plain oracle of the ledger: a list of events, summed anew for every question.
+
+It knows nothing of slots.  What it holds a store to are the promises themselves: an admitted request never makes more than
+the limit in the window that ends now, and a refused one would have made more than the limit in a window longer by W/60.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from relaywarden.ledger.operations import Balance
+from relaywarden.ledger.window import PARTS
+from relaywarden.limits import Meter
+
+
+@dataclass(eq=False)
+class Event:
+    """One charge.  `late_ms`: the latest clock reading so far, up to which a stepped clock may have moved it."""
+
+    meter: Meter
+    amount: int
+    at_ms: int
+    late_ms: int
+
+
+@dataclass
+class OracleTicket:
+    """What one transaction was charged."""
+
+    message: Event | None = None
+    recipients: dict[str, Event] = field(default_factory=dict)
+    sizes: list[Event] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    phase: str = "open"
+
+    @property
+    def size(self) -> int:
+        return sum(event.amount for event in self.sizes)
+
+
+class Oracle:
+    """All events of one tenant."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.tickets: dict[str, OracleTicket] = {}
+        self.latest_ms = 0
+
+    def see(self, now_ms: int) -> None:
+        self.latest_ms = max(self.latest_ms, now_ms)
+
+    def add(self, meter: Meter, amount: int, now_ms: int) -> Event:
+        event = Event(meter, amount, now_ms, self.latest_ms)
+        self.events.append(event)
+        return event
+
+    def drop(self, event: Event, amount: int | None = None) -> None:
+        if amount is None or amount >= event.amount:
+            self.events.remove(event)
+            event.amount = 0
+        else:
+            event.amount -= amount
+
+    def certain(self, balance: Balance, now_ms: int) -> int:
+        """Used for certain: charged within the window."""
+        start = now_ms - balance.limit.window_ms
+        return sum(e.amount for e in self.events if e.meter is balance.limit.meter and e.at_ms > start)
+
+    def possible(self, balance: Balance, now_ms: int) -> int:
+        """Used at the most: charged within a window longer by W/60, by the latest time it may have been booked at."""
+        start = now_ms - balance.limit.window_ms - balance.limit.window_ms / PARTS
+        return sum(e.amount for e in self.events if e.meter is balance.limit.meter and e.late_ms >= start - 1)
