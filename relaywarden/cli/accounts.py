@@ -1,0 +1,106 @@
+"""accounts - what the commands know of a tenant: its configuration and the ledger's books, as one document.
+
+The document is the contract of `tenants --json` and `show --json`: tenant, plan, mode, standing, pool, used; times are in
+seconds, `bytes` in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from relaywarden.config.load import load
+from relaywarden.config.settings import Mode, Settings
+from relaywarden.ledger.accounting import suspended
+from relaywarden.ledger.connect import open_ledger
+from relaywarden.ledger.operations import Account, Ledger, Read, Snapshot
+from relaywarden.tenants import Directory, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """Settings, tenants and ledger, opened for one command."""
+
+    settings: Settings
+    directory: Directory
+    ledger: Ledger
+
+    def tenant(self, name: str) -> Tenant:
+        """The tenant of that name; ends the command with exit code 1 where there is none."""
+        found = self.directory.by_name(name) or self.directory.by_login(name)
+        if found is None:
+            click.echo(f"relaywarden: no tenant or login {name!r}; `relaywarden tenants` lists them", err=True)
+            raise SystemExit(1)
+        return found
+
+    def all_tenants(self) -> list[Tenant]:
+        """Every configured tenant, then every other one the ledger knows and the settings still allow."""
+        listed = {tenant.name: tenant for tenant in self.directory}
+        for name in self.ledger.tenants():
+            tenant = None if name in listed else self.directory.by_name(name)
+            if tenant is not None:
+                listed[name] = tenant
+        return list(listed.values())
+
+    def read(self, tenants: list[Tenant]) -> list[Snapshot]:
+        """The books of several tenants, in one batch."""
+        operations = [Read(account_of(tenant)) for tenant in tenants]
+        return cast("list[Snapshot]", self.ledger.apply(operations)) if operations else []
+
+
+@contextmanager
+def office(config: Path) -> Iterator[Office]:
+    """Open everything; raises ConfigError, StoreUnavailableError."""
+    settings = load(config)
+    ledger = open_ledger(settings)
+    try:
+        yield Office(settings, Directory(settings), ledger)
+    finally:
+        ledger.close()
+
+
+def account_of(tenant: Tenant) -> Account:
+    """The tenant's own balances; those of single logins, domains and clients are not known by name."""
+    return Account.of(tenant.name, tenant.limits, tenant.mode is Mode.OBSERVE)
+
+
+def document(tenant: Tenant, snapshot: Snapshot) -> dict[str, Any]:
+    """The contract of `tenants --json`."""
+    balances = account_of(tenant).balances
+    return {
+        "tenant": tenant.name,
+        "plan": tenant.plan,
+        "mode": snapshot.state.get("mode", tenant.mode.value),
+        "standing": standing(snapshot),
+        "pool": tenant.pool,
+        "used": [
+            {
+                "meter": balance.limit.meter.value,
+                "window": balance.limit.window,
+                "used": used.used,
+                "limit": used.allowed,
+                "reset_after": math.ceil(used.reset_after_ms / 1000),
+            }
+            for balance, used in zip(balances, snapshot.balances, strict=True)
+        ],
+    }
+
+
+def full_document(tenant: Tenant, snapshot: Snapshot) -> dict[str, Any]:
+    """The contract of `show --json`."""
+    return document(tenant, snapshot) | {
+        "counters": {"hour": dict(snapshot.hour), "today": dict(snapshot.today)},
+        "signals": [],
+        "state": dict(snapshot.state),
+    }
+
+
+def standing(snapshot: Snapshot) -> str:
+    """Where the tenant stands on the ladder."""
+    return "suspended" if suspended(snapshot.state, snapshot.now_ms) is not None else "normal"

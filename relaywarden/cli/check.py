@@ -1,0 +1,61 @@
+"""check - validate the whole configuration, keys included, and print the effective settings."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from relaywarden.cli.output import json_option, print_json
+from relaywarden.config.examine import problems, remarks
+from relaywarden.config.load import load
+from relaywarden.config.settings import Settings
+from relaywarden.errors import ConfigError, Problem
+from relaywarden.ledger.store_url import Store
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def check(config: Path, as_json: bool) -> None:
+    """Validate the configuration; exit code 1 if anything in it would fail."""
+    found: list[Problem]
+    settings: Settings | None = None
+    try:
+        settings = load(config)
+        found = list(problems(settings))
+    except ConfigError as error:
+        found = list(error.problems)
+    noted = list(remarks(settings)) if settings is not None else []
+    effective = _effective(settings) if settings is not None else None
+    if as_json:
+        print_json({"ok": not found, "problems": _documents(found), "remarks": _documents(noted), "settings": effective})
+    else:
+        _print(config, found, noted, effective)
+    sys.exit(1 if found else 0)
+
+
+def _print(config: Path, found: list[Problem], noted: list[Problem], effective: dict[str, Any] | None) -> None:
+    for problem in found:
+        click.echo(f"problem: {problem}", err=True)
+    for remark in noted:
+        click.echo(f"note: {remark}", err=True)
+    if found:
+        click.echo(f"{config}: {len(found)} problem{'s' if len(found) > 1 else ''}", err=True)
+        return
+    click.echo(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True).rstrip())
+    click.echo(f"{config}: ok", err=True)
+
+
+def _effective(settings: Settings) -> dict[str, Any]:
+    document = dict(json.loads(settings.model_dump_json()))
+    document["store"] = str(Store.parse(settings.store))  # without credentials
+    return document
+
+
+def _documents(found: list[Problem]) -> list[dict[str, str]]:
+    return [{"where": problem.where, "what": problem.what} for problem in found]

@@ -1,0 +1,81 @@
+"""view - `tenants` and `show`: what the operator looks at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from relaywarden.cli.accounts import Office, document, full_document, office
+from relaywarden.cli.output import console, duration, json_option, print_json
+from relaywarden.limits import format_bytes
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def tenants(config: Path, as_json: bool) -> None:
+    """List the tenants with what each has used of its limits."""
+    with office(config) as opened:
+        listed = opened.all_tenants()
+        documents = [document(tenant, snapshot) for tenant, snapshot in zip(listed, opened.read(listed), strict=True)]
+    if as_json:
+        print_json(documents)
+        return
+    table = Table("tenant", "plan", "mode", "standing", "pool", "used", box=None, header_style="bold", pad_edge=False)
+    for item in documents:
+        used = "  ".join(
+            f"{row['meter']} {_amount(row, 'used')}/{_amount(row, 'limit')} {row['window']}" for row in item["used"]
+        )
+        table.add_row(item["tenant"], item["plan"], item["mode"], item["standing"], item["pool"] or "-", used or "-")
+    console().print(table)
+
+
+@click.command()
+@click.argument("tenant")
+@json_option
+@click.pass_obj
+def show(config: Path, tenant: str, as_json: bool) -> None:
+    """Show one TENANT (or the tenant of a login): balances, counters, state."""
+    with office(config) as opened:
+        item = _full(opened, tenant)
+    if as_json:
+        print_json(item)
+        return
+    out = console()
+    out.print(
+        f"[bold]{item['tenant']}[/]  plan {item['plan']}  mode {item['mode']}  standing {item['standing']}  pool {item['pool'] or '-'}"
+    )
+    suspension = item["state"].get("suspended")
+    if item["standing"] == "suspended" and suspension:
+        out.print(f"suspended: {suspension.get('reason') or 'no reason given'}")
+    _print_balances(item["used"])
+    counters = Table("", *item["counters"]["today"], box=None, header_style="bold", pad_edge=False)
+    for label, key in (("this hour", "hour"), ("today (UTC)", "today")):
+        values = item["counters"][key]
+        counters.add_row(label, *(format_bytes(value) if name == "bytes" else str(value) for name, value in values.items()))
+    out.print(counters)
+
+
+def _full(opened: Office, name: str) -> dict[str, Any]:
+    tenant = opened.tenant(name)
+    return full_document(tenant, opened.read([tenant])[0])
+
+
+def _print_balances(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        console().print("no limits")
+        return
+    table = Table("limit", "used", "allowed", "", "all free again in", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        share = min(1.0, row["used"] / row["limit"]) if row["limit"] else 1.0
+        bar = "#" * round(share * 20) + "." * (20 - round(share * 20))
+        reset = duration(row["reset_after"]) if row["used"] else "-"
+        table.add_row(f"{row['meter']} per {row['window']}", _amount(row, "used"), _amount(row, "limit"), bar, reset)
+    console().print(table)
+
+
+def _amount(row: dict[str, Any], key: str) -> str:
+    return format_bytes(row[key]) if row["meter"] == "bytes" else str(row[key])
