@@ -36,8 +36,8 @@ class Address:
         if kind == "unix" and rest:
             return cls(rest)
         host, _, port = rest.rpartition(":")
-        if kind == "inet" and port.isdigit() and 0 <= int(port) <= 65535:
-            return cls(None, host.strip("[]") or "127.0.0.1", int(port))
+        if kind == "inet" and host and port.isdecimal() and int(port) <= 65535:
+            return cls(None, host.strip("[]"), int(port))
         raise SpecError(f"expected unix:/path or inet:host:port, got {text!r}")
 
     def __str__(self) -> str:

@@ -63,8 +63,10 @@ class Directory:
         return self._exact.get(folded) or self._by_pattern(folded)
 
     def by_name(self, name: str) -> Tenant | None:
-        """The tenant of that name, configured or (as far as `unknown_login` makes one) a login's own."""
-        return self._tenants.get(name) or self._unknown(name.removeprefix("~"))
+        """The tenant called `name`, or else the one that a login `name` sends for."""
+        if name in self._tenants:
+            return self._tenants[name]
+        return self._unknown(name[1:]) if name.startswith("~") else self.by_login(name)
 
     def _search(self, folded: str) -> Tenant | None:
         for pattern, tenant in self._patterns:

@@ -21,7 +21,7 @@ from relaywarden import metrics
 from relaywarden.logs import event
 
 log = logging.getLogger(__name__)
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
 _YOUNG_SECONDS = 5.0
 _LONGEST_DELAY = 10.0
@@ -40,7 +40,7 @@ class _Slot:
 
 def supervise(name: str, count: int, work: Callable[[int], None], *, stop_timeout: float = 30.0) -> None:
     """Run `work(index)` in `count` children until SIGTERM or SIGINT; `work` must return when its process gets SIGTERM."""
-    previous: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    previous: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     slots = [_Slot(index) for index in range(count)]
     try:
         for slot in slots:
@@ -65,11 +65,7 @@ def _start(slot: _Slot, work: Callable[[int], None], mask: set[int]) -> None:
         return
     status = 1
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == parent:  # else the master died between fork and prctl
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if become_child(parent, mask):
             work(slot.index)
             status = 0
     except BaseException:  # nothing may return into the master's stack; the log has the traceback
@@ -79,12 +75,21 @@ def _start(slot: _Slot, work: Callable[[int], None], mask: set[int]) -> None:
         os._exit(status)
 
 
+def become_child(parent: int, mask: set[int]) -> bool:
+    """Between fork and work: die with the parent, take signals again; False if the parent is gone already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return os.getppid() == parent
+
+
 def _wait(slots: list[_Slot]) -> int:
     """The next signal; 0 when a worker's restart is due first."""
     waiting = [slot.due for slot in slots if not slot.pid]
     if not waiting:
-        return signal.sigwaitinfo(_SIGNALS).si_signo
-    info = signal.sigtimedwait(_SIGNALS, max(0.0, min(waiting) - time.monotonic()))
+        return signal.sigwaitinfo(SIGNALS).si_signo
+    info = signal.sigtimedwait(SIGNALS, max(0.0, min(waiting) - time.monotonic()))
     return info.si_signo if info else 0
 
 

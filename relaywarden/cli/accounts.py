@@ -33,7 +33,7 @@ class Office:
 
     def tenant(self, name: str) -> Tenant:
         """The tenant of that name; ends the command with exit code 1 where there is none."""
-        found = self.directory.by_name(name) or self.directory.by_login(name)
+        found = self.directory.by_name(name)
         if found is None:
             click.echo(f"relaywarden: no tenant or login {name!r}; `relaywarden tenants` lists them", err=True)
             raise SystemExit(1)
@@ -44,7 +44,7 @@ class Office:
         listed = {tenant.name: tenant for tenant in self.directory}
         for name in self.ledger.tenants():
             tenant = None if name in listed else self.directory.by_name(name)
-            if tenant is not None:
+            if tenant is not None and tenant.name == name:
                 listed[name] = tenant
         return list(listed.values())
 

@@ -22,9 +22,9 @@ from relaywarden import logs, metrics
 from relaywarden.config.load import load
 from relaywarden.config.settings import Settings
 from relaywarden.errors import RelaywardenError
+from relaywarden.workers import SIGNALS, become_child
 
 log = logging.getLogger(__name__)
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _CANNOT_START = 2
 _YOUNG_SECONDS = 10.0
 
@@ -68,7 +68,7 @@ def configured(settings: Settings) -> list[str]:
 
 
 def _supervise(config: Path, programs: list[_Program], stop_timeout: float) -> int:
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    previous: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     status = 0
     try:
         for program in programs:
@@ -85,18 +85,22 @@ def _supervise(config: Path, programs: list[_Program], stop_timeout: float) -> i
     return status
 
 
-def _start(config: Path, program: _Program, mask: set[signal.Signals]) -> None:
+def _start(config: Path, program: _Program, mask: set[int]) -> None:
     program.started = time.monotonic()
     command = [sys.executable, "-m", "relaywarden", "--config", str(config), program.name]
-    program.process = subprocess.Popen(command, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask) and None)  # noqa: PLW1509  # no threads yet but the metrics server's, which holds no lock the child needs
+    parent = os.getpid()
+    program.process = subprocess.Popen(
+        command,
+        preexec_fn=lambda: None if become_child(parent, mask) else os._exit(1),  # noqa: PLW1509  # takes no lock
+    )
     logs.event(log, logging.INFO, "started", program=program.name, pid=program.process.pid)
 
 
 def _wait(programs: list[_Program]) -> int:
     waiting = [program.due for program in programs if program.process is None]
     if not waiting:
-        return signal.sigwaitinfo(_SIGNALS).si_signo
-    info = signal.sigtimedwait(_SIGNALS, max(0.0, min(waiting) - time.monotonic()))
+        return signal.sigwaitinfo(SIGNALS).si_signo
+    info = signal.sigtimedwait(SIGNALS, max(0.0, min(waiting) - time.monotonic()))
     return info.si_signo if info else 0
 
 

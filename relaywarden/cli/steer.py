@@ -16,7 +16,7 @@ from relaywarden.ledger.operations import Operation, Reset, Steer
 from relaywarden.limits import parse_duration
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[datetime.datetime]):
     """A point in time: `2026-12-01`, `2026-12-01T08:00` (UTC unless it names an offset), or a duration from now: `2h`."""
 
     name = "moment"

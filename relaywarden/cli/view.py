@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from relaywarden.cli.accounts import Office, document, full_document, office
@@ -29,7 +30,7 @@ def tenants(config: Path, as_json: bool) -> None:
         used = "  ".join(
             f"{row['meter']} {_amount(row, 'used')}/{_amount(row, 'limit')} {row['window']}" for row in item["used"]
         )
-        table.add_row(item["tenant"], item["plan"], item["mode"], item["standing"], item["pool"] or "-", used or "-")
+        table.add_row(escape(item["tenant"]), item["plan"], item["mode"], item["standing"], item["pool"] or "-", used or "-")
     console().print(table)
 
 
@@ -45,9 +46,8 @@ def show(config: Path, tenant: str, as_json: bool) -> None:
         print_json(item)
         return
     out = console()
-    out.print(
-        f"[bold]{item['tenant']}[/]  plan {item['plan']}  mode {item['mode']}  standing {item['standing']}  pool {item['pool'] or '-'}"
-    )
+    facts = (f"{key} {item[key] or '-'}" for key in ("plan", "mode", "standing", "pool"))
+    out.print(f"[bold]{escape(item['tenant'])}[/]", *facts, sep="  ")
     suspension = item["state"].get("suspended")
     if item["standing"] == "suspended" and suspension:
         out.print(f"suspended: {suspension.get('reason') or 'no reason given'}")

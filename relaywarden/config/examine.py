@@ -36,28 +36,40 @@ def problems(settings: Settings) -> Iterator[Problem]:
 
 def remarks(settings: Settings) -> Iterator[Problem]:
     """What works as configured but may not be what was meant."""
-    for name, tenant in settings.tenants.items():
-        where = f"tenants.{name}"
-        if not tenant.from_domains:
-            yield Problem(where, "no from_domains: any From passes")
-        if not tenant.dkim and not settings.operator.dkim:
-            yield Problem(where, "no dkim key, and no operator.dkim: this tenant's mail is not signed")
-        if not settings.plans[tenant.plan].limits:
-            yield Problem(where, f"plan {tenant.plan} has no limits")
-        for pattern in tenant.logins:
-            if pattern == "*":
-                yield Problem(where, "login * catches every login that no other tenant names")
-    if settings.milter.listen is not None and settings.scan is None:
-        yield Problem("scan", "not set: nothing is scanned")
-    if settings.milter.listen is not None and not settings.pools:
-        yield Problem("pools", "not set: nothing is tagged")
-    if settings.scan is not None and settings.scan.on_error.value == "divert" and "quarantine" not in settings.pools:
-        yield Problem("scan.on_error", "divert needs a pool named quarantine; without one such mail keeps its own pool")
-    if settings.unknown_login == "ignore":
-        yield Problem("unknown_login", "ignore: a login that no tenant names sends without limits")
+    for name in settings.tenants:
+        yield from _tenant_remarks(settings, name)
     for name, plan in settings.plans.items():
         if plan.mode.value == "observe":
             yield Problem(f"plans.{name}", "mode observe: nothing is refused")
+    if settings.unknown_login == "ignore":
+        yield Problem("unknown_login", "ignore: a login that no tenant names sends without limits")
+    if settings.milter.listen is not None:
+        yield from _milter_remarks(settings)
+
+
+def _tenant_remarks(settings: Settings, name: str) -> Iterator[Problem]:
+    where, tenant = f"tenants.{name}", settings.tenants[name]
+    if not tenant.from_domains:
+        yield Problem(where, "no from_domains: any From passes")
+    if not tenant.dkim and not settings.operator.dkim:
+        yield Problem(where, "no dkim key, and no operator.dkim: this tenant's mail is not signed")
+    if not settings.plans[tenant.plan].limits:
+        yield Problem(where, f"plan {tenant.plan} has no limits")
+    if "*" in tenant.logins:
+        yield Problem(where, "login * catches every login that no other tenant names")
+
+
+def _milter_remarks(settings: Settings) -> Iterator[Problem]:
+    if settings.scan is None:
+        yield Problem("scan", "not set: nothing is scanned")
+    elif settings.scan.on_error.value == "divert" and "quarantine" not in settings.pools:
+        yield Problem("scan.on_error", "divert needs a pool named quarantine; without one such mail keeps its own pool")
+    if not settings.pools:
+        yield Problem("pools", "not set: nothing is tagged")
+    for name, pool in settings.pools.items():
+        for member in pool.members:
+            if member in settings.pools:
+                yield Problem(f"pools.{name}", f"{member} names a pool and a member; PowerMTA has one name space for both")
 
 
 def _keys(settings: Settings) -> Iterator[tuple[str, DkimSettings]]:

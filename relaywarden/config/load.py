@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from relaywarden.config import references
 from relaywarden.config.settings import Settings
 from relaywarden.errors import ConfigError, Problem
 
@@ -21,6 +22,18 @@ DEFAULT_PATH = Path("/etc/relaywarden/relaywarden.yaml")
 _Path = tuple[str | int, ...]
 _Marks = dict[_Path, str]  # path of a key -> "file:line"
 _MERGEABLE = ("tenants", "plans")
+_PLAIN = {  # pydantic's words for a programmer, in words for the operator
+    "model_type": "expected a mapping of keys",
+    "dict_type": "expected a mapping of names",
+    "list_type": "expected a list",
+    "string_type": "expected text",
+    "path_type": "expected a file name",
+    "int_parsing": "expected a whole number",
+    "int_type": "expected a whole number",
+    "too_short": "expected at least one entry",
+    "date_from_datetime_parsing": "expected a date such as 2026-11-24",
+    "date_type": "expected a date such as 2026-11-24",
+}
 
 
 def load(path: Path) -> Settings:
@@ -32,14 +45,13 @@ def load(path: Path) -> Settings:
         if part and not set(part) & set(Settings.model_fields):
             part, part_marks = {"tenants": part}, {("tenants", *key): mark for key, mark in part_marks.items()}
         problems += _merge(document, part, marks, part_marks, str(extra))
-    settings: Settings | None = None
+    problems += [Problem(_where(where, marks, path), what) for where, what in references.check(document)]
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
         problems += [_problem(item, marks, path) for item in error.errors(include_url=False, include_context=False)]
-    if settings is not None:
-        problems += [Problem(_where(where, marks, path), what) for where, what in _cross_check(settings)]
-    if settings is None or problems:
+        raise ConfigError(problems) from None
+    if problems:
         raise ConfigError(problems)
     return settings
 
@@ -114,7 +126,7 @@ def _problem(item: Any, marks: _Marks, path: Path) -> Problem:
         message = f"unknown key; {_known_keys(where[:-1])}"
     elif item["type"] == "missing":
         message = "this key is required"
-    return Problem(_where(where, marks, path), message)
+    return Problem(_where(where, marks, path), _PLAIN.get(item["type"], message))
 
 
 def _known_keys(where: _Path) -> str:
@@ -159,34 +171,3 @@ def _dotted(where: _Path) -> str:
     for part in where:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
-
-
-def _cross_check(settings: Settings) -> Iterator[tuple[_Path, str]]:
-    """Names that refer to other names."""
-    plans = ", ".join(settings.plans) or "none defined"
-    if not isinstance(settings.unknown_login, str) and settings.unknown_login.plan not in settings.plans:
-        yield ("unknown_login", "plan"), f"no such plan {settings.unknown_login.plan!r}; plans are: {plans}"
-    owners: dict[str, str] = {}
-    for name, tenant in settings.tenants.items():
-        if tenant.plan not in settings.plans:
-            yield ("tenants", name, "plan"), f"no such plan {tenant.plan!r}; plans are: {plans}"
-        if tenant.pool is not None and tenant.pool not in settings.pools:
-            yield (
-                ("tenants", name, "pool"),
-                f"no such pool {tenant.pool!r}; pools are: {', '.join(settings.pools) or 'none defined'}",
-            )
-        for index, login in enumerate(tenant.logins or [name]):
-            folded = login.casefold()
-            if owners.setdefault(folded, name) != name:
-                yield ("tenants", name, "logins", index), f"login {login!r} belongs to tenant {owners[folded]!r} already"
-    members: dict[str, str] = {}
-    for pool_name, pool in settings.pools.items():
-        for member in pool.members:
-            if members.setdefault(member, pool_name) != pool_name:
-                yield ("pools", pool_name, "members", member), f"member {member!r} belongs to pool {members[member]!r} already"
-    for limits_of, plan in settings.plans.items():
-        seen: set[str] = set()
-        for index, limit in enumerate(plan.limits):
-            if limit.balance_id in seen:
-                yield ("plans", limits_of, "limits", index), f"a second limit of {limit.meter.value} over {limit.window}"
-            seen.add(limit.balance_id)

@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from relaywarden.config.fields import (
     AddressField,
@@ -28,6 +28,7 @@ from relaywarden.config.fields import (
     TextList,
     TransportName,
 )
+from relaywarden.limits import Limit
 
 
 class Mode(Enum):
@@ -120,6 +121,16 @@ class PlanSettings(Table):
     recipients_per_message: int | None = Field(None, ge=1, description="more recipients in one message are refused")
     bytes_per_message: Amount | None = Field(None, description="larger messages are refused")
     on_exceed: OnExceed = Field(OnExceed.DEFER, description="defer (4.7.1), reject (5.7.1) or hold")
+
+    @field_validator("limits")
+    @classmethod
+    def _one_balance_each(cls, limits: list[Limit]) -> list[Limit]:
+        seen: set[str] = set()
+        for limit in limits:
+            if limit.balance_id in seen:
+                raise ValueError(f"a second limit of {limit.meter.value} over {limit.window}; expected one a meter and window")
+            seen.add(limit.balance_id)
+        return limits
 
 
 class UnknownLoginPlan(Table):

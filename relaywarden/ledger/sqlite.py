@@ -48,9 +48,7 @@ def _host_clock() -> int:
 class SqliteLedger:
     """A `Ledger` on an SQLite file; safe to share between threads, not across fork."""
 
-    def __init__(
-        self, path: Path, *, timeout_ms: int, ticket_ttl_ms: int, clock: Callable[[], int] = _host_clock
-    ) -> None:
+    def __init__(self, path: Path, *, timeout_ms: int, ticket_ttl_ms: int, clock: Callable[[], int] = _host_clock) -> None:
         """Open (and create) the file; `clock` gives milliseconds since the epoch; raises StoreUnavailableError."""
         self._clock = clock
         self._path = path

@@ -1,0 +1,114 @@
+"""dkimkeys - DKIM private keys: read once, checked, ready to sign.
+
+A key file holds an RSA key (PEM, PKCS#1 or PKCS#8, LF or CRLF; 2048 bits or more: RFC 8301 section 3.2 has verifiers ignore
+short keys, and 1024 bits are refused by large receivers) or an Ed25519 key (PEM PKCS#8, or the base64 text of the raw
+32-byte seed, as dkimpy's dknewkey writes it; RFC 8463).
+
+How it fails: KeyFileError with the file, what is wrong and what was expected.  A key that others may write is never used;
+one that others may read is an error for `relaywarden check` (`strict`) and a `warning` at run time, because refusing to
+sign at that moment would stop mail without making the key any more secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+from relaywarden.config.settings import DkimSettings
+from relaywarden.errors import KeyFileError
+
+MINIMUM_RSA_BITS = 2048
+_LARGEST_FILE = 64 * 1024
+_PADDING = PKCS1v15()
+_SHA256 = Prehashed(hashes.SHA256())
+_EXPECTED = "expected an RSA key of at least 2048 bits in PEM, or an Ed25519 key in PEM or as the base64 text of its seed"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One d=, s= and the private key behind it; safe to use from several threads."""
+
+    domain: str
+    selector: str
+    private: RSAPrivateKey | Ed25519PrivateKey
+    warning: str = ""
+
+    @property
+    def algorithm(self) -> bytes:
+        """The a= tag."""
+        return b"rsa-sha256" if isinstance(self.private, RSAPrivateKey) else b"ed25519-sha256"
+
+    def sign(self, digest: bytes) -> bytes:
+        """The signature of a SHA-256 digest: RSASSA-PKCS1-v1_5 (RFC 6376 section 3.3.1) or PureEdDSA (RFC 8463)."""
+        if isinstance(self.private, RSAPrivateKey):
+            return self.private.sign(digest, _PADDING, _SHA256)
+        return self.private.sign(digest)
+
+    def dns_record(self) -> str:
+        """The TXT record that belongs at `selector._domainkey.domain`."""
+        public = self.private.public_key()
+        if isinstance(self.private, RSAPrivateKey):
+            data = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+            return f"v=DKIM1; k=rsa; p={base64.b64encode(data).decode()}"
+        data = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return f"v=DKIM1; k=ed25519; p={base64.b64encode(data).decode()}"
+
+
+def load_key(settings: DkimSettings, *, strict: bool = False) -> SigningKey:
+    """Read and check one key; `strict` also refuses a file that others may read; raises KeyFileError."""
+    data, warning = _read(settings.key)
+    if warning and strict:
+        raise KeyFileError(warning)
+    return SigningKey(settings.domain, settings.selector, parse_key(data, str(settings.key)), warning)
+
+
+def parse_key(data: bytes, where: str) -> RSAPrivateKey | Ed25519PrivateKey:
+    """The private key in `data`; raises KeyFileError naming `where`."""
+    text = data.replace(b"\r\n", b"\n").strip()
+    if b"-----BEGIN" not in text:
+        return _parse_seed(text, where)
+    try:
+        key = serialization.load_pem_private_key(text + b"\n", password=None)
+    except TypeError as error:  # cryptography's word for "this key has a passphrase"
+        raise KeyFileError(f"{where}: the key is protected by a passphrase; expected one without") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise KeyFileError(f"{where}: not a readable private key; {_EXPECTED}") from error
+    if isinstance(key, RSAPrivateKey) and key.key_size < MINIMUM_RSA_BITS:
+        raise KeyFileError(f"{where}: an RSA key of {key.key_size} bits; expected at least {MINIMUM_RSA_BITS}")
+    if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
+        raise KeyFileError(f"{where}: a key of another kind ({type(key).__name__}); {_EXPECTED}")
+    return key
+
+
+def _parse_seed(text: bytes, where: str) -> Ed25519PrivateKey:
+    try:
+        seed = base64.b64decode(text, validate=True)
+        return Ed25519PrivateKey.from_private_bytes(seed)
+    except (binascii.Error, ValueError) as error:
+        raise KeyFileError(f"{where}: neither PEM nor the base64 text of a 32-byte seed; {_EXPECTED}") from error
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    """The file's bytes, and a warning about its permissions."""
+    try:
+        with path.open("rb") as file:
+            mode = path.stat().st_mode
+            data = file.read(_LARGEST_FILE + 1) if stat.S_ISREG(mode) else b""
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot read the private key: {error.strerror or error}") from error
+    if not stat.S_ISREG(mode) or len(data) > _LARGEST_FILE:
+        raise KeyFileError(f"{path}: not a key file (expected a regular file of at most {_LARGEST_FILE} bytes)")
+    if mode & stat.S_IWOTH:
+        raise KeyFileError(f"{path}: anybody may change this private key; expected chmod o-rwx {path}")
+    warning = f"{path}: anybody may read this private key; expected chmod o-rwx {path}" if mode & stat.S_IROTH else ""
+    return data, warning

@@ -1,0 +1,149 @@
+"""The command line, run as an operator runs it: tables, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relaywarden.config.load import load
+from relaywarden.ledger.connect import open_ledger
+from relaywarden.ledger.operations import Account, Charge, Settle
+from relaywarden.tenants import Directory
+
+CONFIG = """
+store: sqlite:///{folder}/ledger.db
+policyd: {{listen: "unix:{folder}/policy"}}
+plans: {{standard: {{limits: [{{recipients: 3/hour}}, {{bytes: 1GiB/day}}, {{messages: 9/s burst 9}}]}}}}
+unknown_login: {unknown}
+tenants: {{acme: {{plan: standard, logins: [acme, "*@acme.example"]}}, beta: {{plan: standard, mode: observe}}}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "relaywarden.yaml"
+    path.write_text(CONFIG.format(folder=tmp_path, unknown="{plan: standard}"))
+    return path
+
+
+def call(config: Path, *arguments: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "relaywarden", "--config", str(config), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout if status == 0 else done.stdout + done.stderr
+
+
+def document(config: Path, *arguments: str) -> Any:
+    return json.loads(call(config, *arguments, "--json"))
+
+
+def send(config: Path, name: str, recipients: int) -> None:
+    settings = load(config)
+    tenant = Directory(settings).by_name(name)
+    assert tenant is not None
+    account = Account.of(tenant.name, tenant.limits)
+    names = tuple(f"r{n}@x" for n in range(recipients))
+    ledger = open_ledger(settings)
+    ledger.apply([Charge(account, "t1", recipient, 100, "Q1", "127.0.0.1:5") for recipient in names])
+    ledger.apply([Settle(account, "Q1", "", names, 150)])
+    ledger.close()
+
+
+def test_tenants_and_show_tell_what_was_used(config: Path) -> None:
+    send(config, "acme", 2)
+    send(config, "stranger@else.example", 1)
+    listed = document(config, "tenants")
+    assert [item["tenant"] for item in listed] == ["acme", "beta", "stranger@else.example"]
+    acme = listed[0]
+    assert {"tenant", "plan", "mode", "standing", "pool", "used"} <= set(acme)
+    assert (acme["plan"], acme["mode"], acme["standing"], acme["pool"]) == ("standard", "enforce", "normal", None)
+    assert [(row["meter"], row["window"], row["used"], row["limit"]) for row in acme["used"]] == [
+        ("recipients", "1h", 2, 3), ("bytes", "1d", 150, 1 << 30), ("messages", "1s", acme["used"][2]["used"], 9),
+    ]  # fmt: skip
+    assert 3500 < acme["used"][0]["reset_after"] <= 3661
+    shown = document(config, "show", "who@acme.example")  # a login stands for its tenant
+    assert shown["tenant"] == "acme"
+    assert shown["counters"]["today"] == shown["counters"]["hour"] == {
+        "messages": 1, "recipients": 2, "bytes": 150, "refused": 0, "rejected": 0, "held": 0,
+        "delivered": 0, "deferred": 0, "bounced": 0, "complained": 0,
+    }  # fmt: skip
+    assert shown["signals"] == []
+    table = call(config, "tenants")
+    assert "stranger@else.example" in table
+    assert "recipients 2/3 1h" in table
+    assert "recipients per 1h" in call(config, "show", "acme")
+
+
+def test_suspend_resume_and_reset_act_on_the_ledger(config: Path) -> None:
+    send(config, "acme", 3)
+    suspended = document(config, "suspend", "acme", "--reason", "stolen\npassword", "--until", "2h")
+    assert suspended["standing"] == "suspended"
+    assert document(config, "show", "acme")["state"]["suspended"]["reason"] == "stolen password"
+    assert "stolen password" in call(config, "show", "acme")
+    assert document(config, "resume", "acme")["standing"] == "normal"
+    assert document(config, "reset", "acme")["used"][0]["used"] == 0
+    assert document(config, "show", "acme")["counters"]["today"]["recipients"] == 3
+    assert call(config, "reset", "acme") == "acme: limits reset\n"
+
+
+def test_exit_codes_can_be_trusted(config: Path, tmp_path: Path) -> None:
+    assert "lies in the past" in call(config, "suspend", "acme", "--until", "2001-01-01", status=2)
+    assert "expected a date" in call(config, "suspend", "acme", "--until", "soon", status=2)
+    config.write_text(CONFIG.format(folder=tmp_path, unknown="reject"))
+    assert "no tenant or login 'nobody'" in call(config, "show", "nobody", status=1)
+    assert "no tenant or login 'nobody'" in call(config, "suspend", "nobody", status=1)
+    config.write_text("plans: 5")
+    assert "plans: expected a mapping" in call(config, "tenants", status=2)
+    assert "plans: expected a mapping" in call(config, "check", status=1)
+    assert "cannot read the configuration" in call(tmp_path / "none", "tenants", status=2)
+    config.write_text("store: sqlite:////proc/nowhere/ledger.db")
+    assert "ledger /proc/nowhere/ledger.db" in call(config, "tenants", status=2)
+    assert "nothing to run" in call(config, "run", status=2)
+    config.write_text("store: redis://:hunter2@127.0.0.1:1/0")
+    said = call(config, "tenants", status=2)
+    assert "127.0.0.1:1" in said
+    assert "hunter2" not in said
+
+
+def test_check_prints_the_effective_settings(config: Path) -> None:
+    printed = call(config, "check")
+    assert "ticket_ttl: 1h" in printed
+    told = document(config, "check")
+    assert told["ok"]
+    assert told["settings"]["plans"]["standard"]["limits"][0] == {"recipients": "3/1h"}
+    assert any("no from_domains" in remark["what"] for remark in told["remarks"])
+
+
+def test_check_finds_what_would_fail_at_run_time(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "weak.pem").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    config.write_text(
+        f"""
+store: sqlite:///{tmp_path}/ledger.db
+policyd: {{listen: ["unix:{tmp_path}/no/policy", "inet:127.0.0.1:25"]}}
+milter: {{listen: "inet:127.0.0.1:25"}}
+plans: {{p: {{}}}}
+tenants: {{acme: {{plan: p, dkim: [{{domain: a.example, selector: s, key: {tmp_path}/weak.pem}}]}}}}
+operator: {{dkim: [{{domain: b.example, selector: s, key: {tmp_path}/absent.pem}}]}}
+"""
+    )
+    said = call(config, "check", status=1)
+    for expected in (
+        "tenants.acme.dkim[0].key",
+        "weak.pem",
+        "operator.dkim[0].key",
+        "absent.pem",
+        "no does not exist",
+        "is the address of",
+    ):
+        assert expected in said
