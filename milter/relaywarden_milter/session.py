@@ -1,0 +1,279 @@
+"""session - pymilter's callbacks: one object a connection of Postfix, thin, over `pipeline`.
+
+Steps that never need an answer are negotiated away (no reply for all but MAIL and the end of message), so a message costs
+two round trips.  An exception in such a step would leave Postfix waiting for 300 s (milter-traps, 1): every callback is
+guarded, the error is kept, logged and answered at the end of the message by 451 4.3.0.  What pymilter itself cannot decode
+before it calls us (a HELO that is not UTF-8) is passed over by the exception policy that `worker` sets.
+
+Aborted messages: Postfix sends an event that needs no answer only together with the next one that does, and Debian's
+libmilter drops what it has not read when Postfix closes the connection.  MAIL is answered, so that an abort before it is
+seen before policyd is asked about the new message (else it would refund that one); and `close` counts as an abort.
+
+State: the connection's values live from `connect` to `close`, the message's from MAIL to the end of message or abort, which
+exclude each other.  Consecutive callbacks may run on different threads (14), never at the same time.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import Milter
+
+from relaywarden.config.settings import Outcome as Ended
+from relaywarden.logs import event
+from relaywarden_milter import meters
+from relaywarden_milter.edits import Add, Change
+from relaywarden_milter.envelope import Envelope
+from relaywarden_milter.message import Message
+from relaywarden_milter.pipeline import Outcome, Rules, handle, refund
+from relaywarden_milter.scan import Fate
+from relaywarden_milter.settler import Settler
+
+log = logging.getLogger(__name__)
+
+ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.QUARANTINE
+_NEEDED_STEPS = Milter.P_NOHDRS | Milter.P_NOBODY | Milter.P_NOMAIL | Milter.P_NORCPT | Milter.P_NOCONNECT
+_MOST_RECIPIENTS = 50_000
+_LONGEST_REPLY = 450
+_Callback = TypeVar("_Callback", bound=Callable[..., Any])
+
+
+class Runtime:
+    """What the sessions of a process share: the rules in force, the ledger's queue, and how busy they are."""
+
+    def __init__(self, rules: Rules, settler: Settler) -> None:
+        self.rules = rules  # replaced as a whole by a reload; a message keeps those it began with
+        self.settler = settler
+        self.sessions = 0
+        self.messages = 0
+        self.changed = threading.Condition()
+
+    def count(self, sessions: int = 0, messages: int = 0) -> None:
+        """Note what began or ended; a draining worker waits for both to be 0."""
+        with self.changed:
+            self.sessions += sessions
+            self.messages += messages
+            self.changed.notify_all()
+        if sessions:
+            meters.SESSIONS.inc(sessions)
+
+
+def guarded(method: _Callback) -> _Callback:
+    """Keep every exception, SystemExit included (milter-traps, 2), for the end of the message."""
+
+    @functools.wraps(method)
+    def call(self: Session, *args: Any) -> int:
+        try:
+            return int(method(self, *args))
+        except BaseException as error:  # noqa: BLE001  # nothing may reach libmilter; `eom` answers for it
+            return self.note_fault(method.__name__, error)
+
+    return call  # type: ignore[return-value]
+
+
+class Session(Milter.Base):
+    """One connection of Postfix: an SMTP session with any number of messages."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.rules = runtime.rules
+        self.client = Envelope()
+        self.envelope = Envelope()
+        self.message = Message(0)
+        self.fault = self.lasting_fault = ""
+        self.connected = self.active = False
+
+    def negotiate(self, opts: list[int]) -> int:
+        """Refuse an MTA that would hide parts of the message or not take our changes: mail would pass unsigned."""
+        answer = super().negotiate(opts)
+        if answer != Milter.CONTINUE or self._protocol & _NEEDED_STEPS or self._actions & ACTIONS != ACTIONS:
+            event(log, logging.ERROR, "the MTA does not offer what is needed; milter_protocol must be 6 in Postfix",
+                  steps=hex(self._protocol), actions=hex(self._actions))  # fmt: skip
+            return int(Milter.REJECT)
+        return int(Milter.CONTINUE)
+
+    @Milter.noreply
+    @guarded
+    def connect(self, hostname: str, family: int, hostaddr: Any) -> int:
+        del family
+        self.connected = True
+        self.runtime.count(sessions=1)
+        address, port = hostaddr[:2] if isinstance(hostaddr, tuple) else ("", 0)
+        self.client = Envelope(address=address, port=port, hostname=hostname, mta_name=self.macro("j"))
+        return int(Milter.CONTINUE)
+
+    @Milter.noreply
+    @guarded
+    def hello(self, hostname: str) -> int:
+        self.client.helo = hostname
+        return int(Milter.CONTINUE)
+
+    @guarded  # answered: see "Aborted messages" above
+    def envfrom(self, sender: str, *_parameters: str) -> int:
+        self.end_message()
+        self.runtime.count(messages=1)
+        self.active = True
+        self.rules = self.runtime.rules
+        login = self.macro("{auth_authen}")
+        client = self.client
+        self.envelope = Envelope(client.address, client.port, client.hostname, client.helo, client.mta_name,
+                                 login or None, _bare(sender))  # fmt: skip
+        bound = self.rules.settings.milter.max_message_size
+        self.message = Message(bound, keep_body=self.rules.keeps_body(self.envelope.login))
+        return int(Milter.CONTINUE)
+
+    @Milter.noreply
+    @guarded
+    def envrcpt(self, recipient: str, *_parameters: str) -> int:
+        if len(self.envelope.recipients) >= _MOST_RECIPIENTS:
+            raise ValueError(f"more than {_MOST_RECIPIENTS} recipients")
+        self.envelope.recipients.append(_bare(recipient))
+        return int(Milter.CONTINUE)
+
+    def header_bytes(self, name: str, value: bytes) -> int:
+        """Without pymilter's decoding; `header` must still be ours, or no headers are negotiated (milter-traps, 6b)."""
+        return int(self.header(name, value))
+
+    @Milter.noreply
+    @guarded
+    def header(self, name: str, value: bytes) -> int:
+        self.message.add_header(name, value)
+        return int(Milter.CONTINUE)
+
+    @Milter.noreply
+    @guarded
+    def body(self, chunk: bytes) -> int:
+        self.message.add_body(chunk)
+        return int(Milter.CONTINUE)
+
+    def eom(self) -> int:
+        started = time.monotonic()
+        try:
+            answer = self._finish(started)
+        except BaseException as error:  # noqa: BLE001  # see `guarded`
+            self.note_fault("eom", error)
+            answer = self._answer_fault()
+        try:
+            self.end_message()
+        except BaseException as error:  # noqa: BLE001
+            self.note_fault("eom", error)
+        return answer
+
+    @guarded
+    def abort(self) -> int:
+        self._give_up()
+        return int(Milter.CONTINUE)
+
+    @guarded
+    def close(self) -> int:
+        self._give_up()
+        if self.connected:
+            self.connected = False
+            self.runtime.count(sessions=-1)
+        return int(Milter.CONTINUE)
+
+    def macro(self, name: str) -> str:
+        """A macro's value; octets that are not UTF-8 become U+FFFD, which no login or queue id contains."""
+        try:
+            return self.getsymval(name) or ""
+        except UnicodeDecodeError as error:
+            return error.object.decode("utf-8", "replace")
+
+    def note_fault(self, callback: str, error: BaseException) -> int:
+        """Keep an error of our own for the end of the message."""
+        self.fault = self.fault or callback
+        if callback in {"connect", "hello"}:
+            self.lasting_fault = callback  # what they should have noted is missing for every message of the connection
+        meters.FAULTS.labels(callback).inc()
+        log.error("error in milter callback %s", callback, exc_info=error)
+        return int(Milter.CONTINUE)
+
+    def end_message(self) -> None:
+        """Forget the message, and a fault that belonged to it."""
+        self.fault = self.lasting_fault
+        self.message = Message(0)
+        self.envelope = Envelope()
+        if self.active:
+            self.active = False
+            self.runtime.count(messages=-1)
+
+    def _give_up(self) -> None:
+        """End a message that Postfix will not finish; its ticket is found by the connection, a queue id may be an old one."""
+        if self.active:
+            self._submit(refund(self.rules, self.envelope, Ended.ABORTED))
+            meters.MESSAGES.labels("aborted").inc()
+        self.end_message()
+
+    def _finish(self, started: float) -> int:
+        envelope = self._with_queue_id()
+        if self.fault or not self.active:
+            return self._answer_fault()
+        outcome = handle(self.rules, envelope, self.message)
+        if outcome.fate is Fate.ACCEPT:
+            for step in outcome.steps:
+                self._apply(step)
+            if outcome.hold:
+                self.quarantine(outcome.hold)
+        settled = self._submit(outcome.operation)
+        seconds = time.monotonic() - started
+        meters.MESSAGES.labels(outcome.result).inc()
+        meters.SECONDS.observe(seconds)
+        self._log(outcome, seconds, settled=settled)
+        return self._answer(outcome)
+
+    def _with_queue_id(self) -> Envelope:
+        """Postfix knows the queue id only after the first accepted recipient (milter-traps, 12)."""
+        self.envelope.queue_id = self.macro("i")
+        return self.envelope
+
+    def _apply(self, step: Change | Add) -> None:
+        if isinstance(step, Change):
+            self.chgheader(step.name, step.index, step.value)
+        else:
+            self.addheader(step.name, step.value, step.position)
+
+    def _submit(self, operation: Any) -> bool:
+        return operation is None or self.runtime.settler.submit(operation)
+
+    def _answer(self, outcome: Outcome) -> int:
+        refusal = outcome.refusal
+        if refusal is None:
+            return int(Milter.CONTINUE)
+        if refusal.fate is Fate.DISCARD:
+            return int(Milter.DISCARD)
+        self.setreply(refusal.code, refusal.enhanced, reply_text(refusal.text))
+        return int(Milter.REJECT if refusal.fate is Fate.REJECT else Milter.TEMPFAIL)
+
+    def _answer_fault(self) -> int:
+        """An error of ours: the client tries again later, what policyd charged is given back."""
+        meters.MESSAGES.labels("fault").inc()
+        event(log, logging.ERROR, "message put off because of an error", queue=self.envelope.queue_id, callback=self.fault)
+        try:
+            self._submit(refund(self.rules, self.envelope, Ended.DEFERRED))
+            self.setreply("451", "4.3.0", "Internal error of the mail filter, try again later")
+        except BaseException as error:  # noqa: BLE001  # TEMPFAIL says the same, without our words
+            self.note_fault("eom", error)
+        return int(Milter.TEMPFAIL)
+
+    def _log(self, outcome: Outcome, seconds: float, *, settled: bool) -> None:
+        envelope = self.envelope
+        event(log, logging.INFO, outcome.result, queue=envelope.queue_id, login=envelope.login,
+              tenant=outcome.operation.account.tenant if outcome.operation else None,
+              client=envelope.connection, recipients=len(envelope.recipients), size=self.message.size,
+              **outcome.record, settled=None if settled else "later", ms=seconds * 1000)  # fmt: skip
+
+
+def reply_text(text: str) -> str:
+    """One line of printable ASCII with `%` doubled (milter-traps, 10)."""
+    clean = "".join(char if char.isascii() and char.isprintable() else " " for char in text)
+    return " ".join(clean.split())[:_LONGEST_REPLY].replace("%", "%%") or "Refused"
+
+
+def _bare(address: str) -> str:
+    """The address without its angle brackets, as policyd sees it."""
+    return address[1:-1] if address.startswith("<") and address.endswith(">") else address

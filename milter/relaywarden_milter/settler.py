@@ -1,0 +1,164 @@
+"""settler - carry ledger operations to the store without ever holding up mail for longer than one store timeout.
+
+Sessions that finish at the same moment share one round trip (group commit): each queues its operation, then waits for the
+committing lock; whoever holds it commits everything that is queued.  In the ordinary case an operation is in the store
+before Postfix hears that its message was taken.
+
+How it fails: with the store down, operations wait in memory, bounded, and a thread tries them again every second; sessions
+then do not wait at all.  Where one node of a Redis Cluster is down, only the operations that met it wait.  When too many
+wait, the oldest are given up and counted; those messages stay charged as policyd charged them.  What still waits when the
+process is killed is lost in the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from relaywarden.errors import StoreUnavailableError
+from relaywarden.ledger.operations import Ledger, Operation, PartlyUnavailableError
+from relaywarden.logs import event
+from relaywarden_milter import meters
+
+log = logging.getLogger(__name__)
+_BATCH = 128
+_RETRY_SECONDS = 1.0
+CAPACITY = 20_000
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One operation on its way."""
+
+    operation: Operation
+    done: bool = False
+
+
+class Settler:
+    """One per process; safe to use from several threads."""
+
+    def __init__(self, connect: Callable[[], Ledger], timeout: float, capacity: int = CAPACITY) -> None:
+        self._connect = connect
+        self._ledger: Ledger | None = None
+        self._timeout = timeout
+        self._waiting: deque[_Entry] = deque()
+        self._capacity = capacity
+        self._mutex = threading.Lock()  # guards the queue
+        self._committing = threading.Lock()  # guards the ledger
+        self._down = False
+        self._stopping = threading.Event()
+        self._retry = threading.Thread(target=self._retry_forever, name="settler", daemon=True)
+
+    def start(self) -> None:
+        """Start the retrying thread; after fork, with signals blocked."""
+        self._retry.start()
+
+    @property
+    def settled(self) -> bool:
+        """Nothing waits, and the store answered last time."""
+        return not self._waiting and not self._down
+
+    def submit(self, operation: Operation) -> bool:
+        """Carry out one operation; False: it waits for the store."""
+        entry = self._enqueue(operation)
+        if self._down or not self._committing.acquire(timeout=self._timeout):
+            return False
+        try:
+            while not entry.done and not self._down and self._commit():
+                pass
+        finally:
+            self._committing.release()
+        return entry.done
+
+    def close(self) -> int:
+        """One last attempt at what waits; how many operations are lost."""
+        self._stopping.set()
+        if self._committing.acquire(timeout=self._timeout):
+            try:
+                self._commit_all()
+                if self._ledger is not None:
+                    self._ledger.close()
+            finally:
+                self._committing.release()
+        return len(self._waiting)
+
+    def _enqueue(self, operation: Operation) -> _Entry:
+        entry = _Entry(operation)
+        with self._mutex:
+            self._waiting.append(entry)
+            if len(self._waiting) > self._capacity:
+                self._waiting.popleft()
+                meters.UNSETTLED_LOST.inc()
+        return entry
+
+    def _commit_all(self) -> None:
+        """Try everything that waits now, once; the caller holds the committing lock."""
+        left, carried_out, failed = len(self._waiting), 0, 0
+        while left > 0 and (batch := self._take()):
+            left -= len(batch)
+            unavailable = self._apply(batch)
+            carried_out += len(batch) - unavailable
+            failed += unavailable
+            if unavailable == len(batch):
+                break
+        if self._down and carried_out and not failed:
+            event(log, logging.INFO, "the store answers again", settled=carried_out, waiting=len(self._waiting))
+            self._down = False
+
+    def _commit(self) -> bool:
+        """Carry out the next batch, False when there is none; the caller holds the committing lock."""
+        batch = self._take()
+        if batch:
+            self._apply(batch)
+        return bool(batch)
+
+    def _take(self) -> list[_Entry]:
+        with self._mutex:
+            return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+
+    def _apply(self, batch: list[_Entry]) -> int:
+        """Send one batch to the store; how many of it must wait."""
+        waiting: list[_Entry] = []
+        try:
+            ledger = self._ledger or self._connect()
+            self._ledger = ledger
+            ledger.apply([entry.operation for entry in batch])
+        except PartlyUnavailableError as error:
+            results = zip(batch, error.results, strict=True)
+            waiting = [entry for entry, result in results if isinstance(result, StoreUnavailableError)]
+            self._put_back(waiting, error, self._waiting.extend)  # behind those that may have more luck
+        except StoreUnavailableError as error:
+            waiting = batch
+            self._put_back(waiting, error, lambda entries: self._waiting.extendleft(reversed(list(entries))))
+        except Exception:
+            # Not a matter of waiting: keeping the batch would block everything behind it for ever.
+            log.exception("the ledger refused operations of the milter; they are given up")
+            meters.UNSETTLED_LOST.inc(len(batch))
+        for entry in set(batch).difference(waiting):
+            entry.done = True
+        meters.UNSETTLED.set(len(self._waiting))
+        return len(waiting)
+
+    def _put_back(self, entries: list[_Entry], error: StoreUnavailableError, put: Callable[[Iterable[_Entry]], None]) -> None:
+        with self._mutex:
+            put(entries)
+        if not self._down:
+            event(log, logging.ERROR, "the store does not answer; mail goes on and is settled later", error=error)
+        self._down = True
+
+    def _retry_forever(self) -> None:
+        self._open()
+        while not self._stopping.wait(_RETRY_SECONDS):
+            with self._committing:
+                self._commit_all()
+
+    def _open(self) -> None:
+        """Connect now, so that the first message does not wait for it."""
+        with self._committing:
+            try:
+                self._ledger = self._ledger or self._connect()
+            except Exception as error:  # noqa: BLE001  # the first operation meets it again and says what it means
+                event(log, logging.WARNING, "the store does not answer yet", error=error)
