@@ -12,7 +12,7 @@ PACKAGES_RUN := postfix postfix-pcre rspamd sasl2-bin libsasl2-modules libsasl2-
 PACKAGES_TEST := redis-server redis-tools redis-sentinel miltertest opendkim opendkim-tools libmail-dkim-perl
 PACKAGES_BENCH := postfwd policyd-rate-limit
 
-.PHONY: help venv packages packages-test demo test check bench fuzz clean
+.PHONY: help venv packages-build packages packages-test packages-bench demo test check docs bench fuzz clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -58,6 +58,9 @@ check: venv ## Lint, types, docs against settings.
 
 test: packages-test venv ## The whole suite, on real Postfix, rspamd, Redis and DNS.
 	$(SUDO) $(BIN)/python -m pytest $(PYTEST)
+
+docs: venv ## Write docs/settings.rst from the table of settings.
+	$(BIN)/python -m relaywarden.config.describe > docs/settings.rst
 
 bench: packages-bench venv ## Speed: policyd with Redis, the milter beside OpenDKIM.
 	$(SUDO) $(BIN)/python bench/bench_policyd.py

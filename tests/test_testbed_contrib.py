@@ -49,9 +49,7 @@ def test_each_transport_is_bound_to_its_own_address_and_nothing_else(members: di
         assert "-o smtp_header_checks=$relaywarden_smtp_header_checks\n" in services[member]
 
 
-def test_powermta_has_the_same_members_addresses_and_pools(
-    pools: dict[str, dict[str, str]], members: dict[str, str]
-) -> None:
+def test_powermta_has_the_same_members_addresses_and_pools(pools: dict[str, dict[str, str]], members: dict[str, str]) -> None:
     text = (CONTRIB / "pmta" / "relaywarden.conf").read_text()
     assert dict(re.findall(r"<virtual-mta (\S+)>\n  smtp-source-host (\S+) ", text)) == members
     listed = dict(re.findall(r"<virtual-mta-pool (\S+)>\n((?:  virtual-mta \S+\n)+)</virtual-mta-pool>", text))

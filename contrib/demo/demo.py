@@ -79,9 +79,7 @@ def send_all(world: World, steps: Steps) -> dict[str, list[tuple[str, Transactio
     for tenant in TENANTS:
         steps.begin(f"{tenant} sends {len(mails(tenant))} messages")
         postfix = world.postfix
-        with Client(
-            postfix.host, postfix.submission_port, login=tenant, password=world.passwords[tenant]
-        ) as client:
+        with Client(postfix.host, postfix.submission_port, login=tenant, password=world.passwords[tenant]) as client:
             for number, (subject, body) in enumerate(mails(tenant)):
                 sender, recipient = f"service@{tenant}.example", f"customer{number}@example.net"
                 message = plain_message(sender, [recipient], subject, body)

@@ -96,8 +96,7 @@ class World:
             },
             "operator": {"dkim": [self._dkim(OPERATOR)]},
             "pools": {
-                pool: {"members": {member: {"ip": POOL_IPS[member]} for member in members}}
-                for pool, members in POOLS.items()
+                pool: {"members": {member: {"ip": POOL_IPS[member]} for member in members}} for pool, members in POOLS.items()
             },
             "route": {"header": "X-Virtual-MTA", "target": "member"},
         }
@@ -132,14 +131,10 @@ def make_key(path: Path) -> str:
     """Write a new private key (PKCS#8 PEM, 0600); the text of its DNS record is returned."""
     path.parent.mkdir(mode=0o755, exist_ok=True)
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path.touch(mode=0o600)
     path.write_bytes(pem)
-    public = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return f"v=DKIM1; k=rsa; p={base64.b64encode(public).decode()}"
 
 
@@ -168,4 +163,3 @@ def stop_world(work: Path) -> list[str]:
         stopped.append(name)
     (work / "state.json").unlink()
     return stopped
-

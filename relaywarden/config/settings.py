@@ -54,6 +54,14 @@ class OnScanError(Enum):
     DIVERT = "divert"
 
 
+class Outcome(Enum):
+    """How a message that was not taken ended."""
+
+    REJECTED = "rejected"
+    DEFERRED = "deferred"
+    ABORTED = "aborted"
+
+
 class Table(BaseModel):
     """Base of every section: unknown keys are errors, values never change after loading."""
 
@@ -192,6 +200,10 @@ class LedgerSettings(Table):
 
     timeout: Milliseconds = Field(1_000, description="longest wait for the store, for one batch")
     ticket_ttl: Milliseconds = Field(3_600_000, description="a message transaction is remembered this long")
+    refund: list[Outcome] = Field(
+        [Outcome.DEFERRED, Outcome.ABORTED],
+        description="what the milter gives back: rejected (by content or identity), deferred (our own 4xx), aborted (the client gave up)",
+    )
 
 
 class MetricsSettings(Table):

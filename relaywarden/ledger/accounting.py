@@ -213,11 +213,8 @@ def _refund(books: Books, op: Refund) -> Settlement:
     name, ticket = _open_ticket(books, op.queue_id, op.connection)
     if ticket is None:
         return Settlement(False)
-    if op.keep:
-        ticket.phase = Phase.SETTLED
-    else:
-        _give_all_back(books, ticket, Balances(books, op.account, books.load_state(), books.now_ms))
-        ticket.phase = Phase.REFUNDED
+    _give_all_back(books, ticket, Balances(books, op.account, books.load_state(), books.now_ms))
+    ticket.phase = Phase.REFUNDED
     books.save_ticket(name, ticket.pack(), SETTLED_TTL_MS)
     return Settlement(True, len(ticket.charged), ticket.size)
 

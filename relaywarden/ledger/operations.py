@@ -5,8 +5,8 @@ result for each, in order.  Operations of one tenant take effect in the order gi
 
     Charge     RCPT: one recipient (and, first, the message) against every balance, all or nothing
     Reconcile  DATA, END-OF-MESSAGE: bring the ticket to the true number of recipients and the true size
-    Settle     the milter's last word: committed; a message that no policy request announced is counted here
-    Refund     we turned the message away, or it was aborted: give back what its ticket was charged
+    Settle     the milter's last word: charged as it really was; a message that no policy request announced is counted here
+    Refund     give back what the ticket was charged: it was aborted, or turned away by an outcome of `ledger.refund`
     Read       counters, balances and dynamic state of a tenant
     Steer      an operator's change of the dynamic state (suspension, overrides)
     Reset      forget what a tenant's balances have used
@@ -22,6 +22,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Protocol
 
+from relaywarden.errors import StoreUnavailableError
 from relaywarden.limits import Limit, Meter, Scope
 
 METERS = tuple(Meter)
@@ -105,7 +106,7 @@ class Reconcile:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The message was taken; `counter` names what else is to be counted for it (`held`), or is empty."""
+    """The message is done with and stays charged; `counter` names what else it counts as (`held`, `rejected`), or is empty."""
 
     account: Account
     queue_id: str
@@ -117,13 +118,12 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """The message was not taken; `counter` is `rejected` where we rejected it, else empty; `keep` leaves it charged."""
+    """The message was not taken and is given back; `counter` names what it counts as (`rejected`, `refused`), or is empty."""
 
     account: Account
     queue_id: str
     connection: str
     counter: str = ""
-    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,11 +224,23 @@ class Done:
 Result = Decision | Settlement | Snapshot | Done
 
 
+class PartlyUnavailableError(StoreUnavailableError):
+    """Some operations of a batch were carried out and some were not, as when one node of a Redis Cluster is down.
+
+    `results` holds one entry for each operation, in order: its result, or the StoreUnavailableError that it met.  A caller
+    that does not care may treat it as StoreUnavailableError: sending the batch again charges nothing twice.
+    """
+
+    def __init__(self, text: str, results: Sequence[Result | StoreUnavailableError]) -> None:
+        super().__init__(text)
+        self.results = results
+
+
 class Ledger(Protocol):
     """The one interface to the store, for programs that may block (milter, command line)."""
 
     def apply(self, operations: Sequence[Operation]) -> list[Result]:
-        """One result for each operation, in order; raises StoreUnavailableError."""
+        """One result for each operation, in order; raises StoreUnavailableError, or PartlyUnavailableError of its kind."""
         ...
 
     def tenants(self) -> list[str]:
@@ -244,7 +256,7 @@ class AsyncLedger(Protocol):
     """The same interface for policyd's event loop."""
 
     async def apply(self, operations: Sequence[Operation]) -> list[Result]:
-        """One result for each operation, in order; raises StoreUnavailableError."""
+        """One result for each operation, in order; raises StoreUnavailableError, or PartlyUnavailableError of its kind."""
         ...
 
     async def close(self) -> None:

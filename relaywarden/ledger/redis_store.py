@@ -1,11 +1,15 @@
 """redis_store - the ledger in Redis: a single server, Sentinel or Cluster, for any number of hosts.
 
 A batch goes out as one pipeline (in a Cluster one for each node) of EVALSHA commands; each script is atomic on the server
-and takes the time from it.  Scripts are loaded when a server does not know them (NOSCRIPT): at the first batch, after a
-failover, after SCRIPT FLUSH; only what failed is sent again, in order.
+and takes the time from it.  routes.py and cluster.py say how the servers are reached.
 
 How it fails: refused, slow beyond the timeout, READONLY, OOM, LOADING, CLUSTERDOWN: StoreUnavailableError with Redis' words.
+Where only some operations of a batch failed (one node of a Cluster is down): PartlyUnavailableError, with a result for each.
 A batch that timed out may have been carried out; charges are deduplicated by their ticket, so sending it again is safe.
+
+Known limits: Redis replicates asynchronously.  A failover loses what the old primary acknowledged in its last moments, so a
+tenant may get that much more than its limit; `min-replicas-to-write 1` with a small `min-replicas-max-lag` bounds it, at the
+price that nothing is charged while no replica is connected.
 """
 
 from __future__ import annotations
@@ -13,22 +17,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from relaywarden.errors import StoreUnavailableError
 from relaywarden.ledger import scripts
-from relaywarden.ledger.operations import Operation, Result
+from relaywarden.ledger.operations import Operation, PartlyUnavailableError, Result
+from relaywarden.ledger.routes import AsyncRoute, Route
 
-_Client = Any  # redis.Redis or redis.RedisCluster, and their asyncio twins: one shape, no common base
-_FAILURES = (RedisError, OSError, TimeoutError)
+_FAILURES = (RedisError, OSError)
 
 
 class RedisLedger:
     """A `Ledger` in Redis; safe to share between threads."""
 
-    def __init__(self, client: _Client, where: str, *, ticket_ttl_ms: int) -> None:
+    def __init__(self, route: Route, where: str, *, ticket_ttl_ms: int) -> None:
         """`where` names the store in errors, without credentials."""
-        self._client = client
+        self._route = route
         self._where = where
         self._ticket_ttl_ms = ticket_ttl_ms
 
@@ -36,45 +40,33 @@ class RedisLedger:
         """One pipeline for the whole batch; raises StoreUnavailableError."""
         commands = [scripts.command(operation, self._ticket_ttl_ms) for operation in operations]
         try:
-            replies = self._execute(commands)
-            missing = _unloaded(replies)
-            if missing:
-                for script in scripts.scripts().values():
-                    self._client.script_load(script.source)
-                for index, reply in zip(missing, self._execute([commands[i] for i in missing]), strict=True):
-                    replies[index] = reply
+            replies = self._route.execute(commands)
         except _FAILURES as error:
             raise _unavailable(self._where, error) from error
         return _results(self._where, operations, replies)
 
-    def _execute(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        pipe = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        return list(pipe.execute(raise_on_error=False))
-
     def tenants(self) -> list[str]:
-        """Names of all tenants with balances or state, by SCAN (of every node of a Cluster)."""
-        found = set()
+        """Names of all tenants with balances or state, by SCAN (of every primary of a Cluster)."""
+        found: set[str] = set()
         try:
-            for pattern in ("rw:{*}:b", "rw:{*}:s"):
-                for key in self._client.scan_iter(match=pattern, count=1000):
-                    found.add(scripts.tenant_of_key(key.decode()))
+            for server in self._route.primaries():
+                for pattern in ("rw:{*}:b", "rw:{*}:s"):
+                    found.update(scripts.tenant_of_key(key.decode()) for key in _scan(server, pattern))
         except _FAILURES as error:
             raise _unavailable(self._where, error) from error
         return sorted(found)
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._route.close()
 
 
 class AsyncRedisLedger:
     """An `AsyncLedger` in Redis."""
 
-    def __init__(self, client: _Client, where: str, *, ticket_ttl_ms: int) -> None:
+    def __init__(self, route: AsyncRoute, where: str, *, ticket_ttl_ms: int) -> None:
         """`where` names the store in errors, without credentials."""
-        self._client = client
+        self._route = route
         self._where = where
         self._ticket_ttl_ms = ticket_ttl_ms
 
@@ -82,37 +74,40 @@ class AsyncRedisLedger:
         """One pipeline for the whole batch; raises StoreUnavailableError."""
         commands = [scripts.command(operation, self._ticket_ttl_ms) for operation in operations]
         try:
-            replies = await self._execute(commands)
-            missing = _unloaded(replies)
-            if missing:
-                for script in scripts.scripts().values():
-                    await self._client.script_load(script.source)
-                for index, reply in zip(missing, await self._execute([commands[i] for i in missing]), strict=True):
-                    replies[index] = reply
+            replies = await self._route.execute(commands)
         except _FAILURES as error:
             raise _unavailable(self._where, error) from error
         return _results(self._where, operations, replies)
 
-    async def _execute(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        pipe = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        return list(await pipe.execute(raise_on_error=False))
-
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._route.close()
 
 
-def _unloaded(replies: Sequence[Any]) -> list[int]:
-    return [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+def _scan(server: Route, pattern: str) -> list[bytes]:
+    keys: list[bytes] = []
+    cursor = b"0"
+    while True:
+        (reply,) = server.execute([("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)])
+        if isinstance(reply, Exception):
+            raise reply
+        cursor, found = reply
+        keys += found
+        if cursor == b"0":
+            return keys
 
 
 def _results(where: str, operations: Sequence[Operation], replies: Sequence[Any]) -> list[Result]:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise _unavailable(where, reply) from reply
-    return [scripts.result(operation, reply) for operation, reply in zip(operations, replies, strict=True)]
+    failed = [reply for reply in replies if isinstance(reply, Exception)]
+    if not failed:
+        return [scripts.result(operation, reply) for operation, reply in zip(operations, replies, strict=True)]
+    if len(failed) == len(replies):
+        raise _unavailable(where, failed[0]) from failed[0]
+    results = [
+        _unavailable(where, reply) if isinstance(reply, Exception) else scripts.result(operation, reply)
+        for operation, reply in zip(operations, replies, strict=True)
+    ]
+    raise PartlyUnavailableError(str(_unavailable(where, failed[0])), results) from failed[0]
 
 
 def _unavailable(where: str, error: BaseException) -> StoreUnavailableError:

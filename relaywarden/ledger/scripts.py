@@ -1,8 +1,10 @@
 """scripts - how operations travel to Redis and results come back.  No I/O.
 
-Every operation is one EVALSHA of its verb's script (lua/VERB.lua behind lua/books.lua) with one key, the tenant's base
-"rw:{tenant}": the braces are Redis Cluster's hash tag, so all keys of a tenant share a slot.  The scripts' own heads say
-what stands in ARGV and in the reply.
+Every operation is one EVALSHA of its verb's script (lua/VERB.lua behind lua/books.lua) with the tenant's base "rw:{tenant}"
+as its first key: the braces are Redis Cluster's hash tag, so all keys of a tenant share a slot.  The second key, the hash of
+balances, is there for Redis Cluster: while a slot moves from node to node, a command with several keys, of which the first
+never exists, is answered TRYAGAIN (or ASK) by both, so that no script ever runs on half of a tenant's keys.  The scripts'
+own heads say what stands in ARGV and in the reply.
 """
 
 from __future__ import annotations
@@ -80,7 +82,8 @@ def tenant_of_key(key: str) -> str:
 def command(operation: Operation, ticket_ttl_ms: int) -> tuple[Any, ...]:
     """The EVALSHA command of an operation."""
     verb, arguments = _arguments(operation, ticket_ttl_ms)
-    return ("EVALSHA", scripts()[verb].sha, 1, base_key(tenant_of(operation)), *arguments)
+    base = base_key(tenant_of(operation))
+    return ("EVALSHA", scripts()[verb].sha, 2, base, f"{base}:b", *arguments)
 
 
 def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
@@ -102,8 +105,8 @@ def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
         case Settle(account, queue_id, connection, named, size, counter):
             digests = map(recipient_digest, named)
             return "settle", (*_account(account), queue_id, connection, size, counter, len(named), *digests)
-        case Refund(account, queue_id, connection, counter, keep):
-            return "refund", (*_account(account), queue_id, connection, counter, _FLAG[keep])
+        case Refund(account, queue_id, connection, counter):
+            return "refund", (*_account(account), queue_id, connection, counter)
         case Read(account):
             return "read", (account.wire,)
         case Steer(_, change):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
+
 from relaywarden.ledger.operations import (
     Account,
     Charge,
@@ -139,7 +140,7 @@ def test_refund_gives_back_what_the_ticket_was_charged(store: Store) -> None:
 def test_a_rejection_keeps_the_charge_and_is_counted(store: Store) -> None:
     acc = account(messages="9/h")
     store.do(Charge(acc, "t1", "a@x", 100, "Q1", "127.0.0.1:4000"))
-    store.do(Refund(acc, "Q1", "", "rejected", keep=True))
+    store.do(Settle(acc, "Q1", "", ("a@x",), 120, "rejected"))
     assert used(store, acc) == [1]
     assert read(store, acc).hour["rejected"] == 1
 

@@ -198,7 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def test_any_sequence_keeps_the_promises(new_store: StoreMaker) -> None:
     machine = type("Machine", (LedgerMachine,), {"new_store": staticmethod(new_store)})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(stateful_step_count=40, suppress_health_check=list(HealthCheck)),
     )

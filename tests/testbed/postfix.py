@@ -36,6 +36,7 @@ from testbed.process import StartError, program, tail, wait_for
 
 POOL_IPS = {"tx1": "127.0.0.11", "tx2": "127.0.0.12", "bk1": "127.0.0.21", "q1": "127.0.0.31"}
 
+
 class Postfix:
     """One instance; `settings` are main.cf values for a test, `pool_ips` the source address of each pool member."""
 

@@ -1,8 +1,8 @@
 """A private Redis server, without persistence, on a free loopback port.
 
 `url` is what goes into `store:`.  `pause` and `resume` freeze it (SIGSTOP), so that a test can have a store that
-accepts connections and never answers; `stop` and `start` give one that refuses them.  Known limit: one single server;
-Sentinel and Cluster are to become classes of their own beside it.
+accepts connections and never answers; `stop` (or `kill`: SIGKILL) and `start` give one that refuses them.  Sentinel and
+Cluster are made of several of these: redissentinel.py, rediscluster.py.
 """
 
 from __future__ import annotations
@@ -64,6 +64,15 @@ class RedisServer:
 
     def resume(self) -> None:
         os.kill(self._running.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it without a chance to say goodbye."""
+        self._running.stop(first=signal.SIGKILL)
+        self._process = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
 
     def stop(self) -> None:
         if self._process is not None:

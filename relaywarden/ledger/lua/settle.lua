@@ -1,4 +1,4 @@
--- settle.lua - the milter took the message: the ticket becomes what was really sent, past limits if need be.
+-- settle.lua - the milter is done with the message: the ticket becomes what it really was, past limits if need be.
 -- ARGV: balances, observe, queue id, connection, size, counter, recipients, digest...
 local state = load_state()
 local balances = open_balances(ARGV[1], ARGV[2], state)
