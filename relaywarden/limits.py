@@ -35,6 +35,7 @@ class Scope(enum.Enum):
 
 
 _UNITS_MS = {
+    "ms": 1,
     "s": 1_000, "sec": 1_000, "second": 1_000,
     "m": 60_000, "min": 60_000, "minute": 60_000,
     "h": 3_600_000, "hr": 3_600_000, "hour": 3_600_000,
@@ -71,7 +72,7 @@ def parse_duration(text: str | float) -> int:
         text = f"{text}s"
     matched = _DURATION.fullmatch(str(text).strip())
     name = matched[2].lower() if matched else ""
-    unit = _UNITS_MS.get(name) or _UNITS_MS.get(name.removesuffix("s"))
+    unit = _UNITS_MS.get(name) or (_UNITS_MS.get(name.removesuffix("s")) if len(name) > 3 else None)
     if matched is None or unit is None:
         raise SpecError(f"expected a duration such as 10s, 15m, hour or 30d, got {text!r}")
     duration = round(float(matched[1] or 1) * unit)
@@ -85,7 +86,7 @@ def format_duration(ms: int) -> str:
     for suffix, unit in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
         if ms % unit == 0:
             return f"{ms // unit}{suffix}"
-    return f"{ms / 1_000:g}s"
+    return f"{ms}ms"
 
 
 def format_bytes(amount: float) -> str:

@@ -19,6 +19,7 @@ from relaywarden.config.settings import Settings
 from relaywarden.errors import ConfigError, Problem
 
 DEFAULT_PATH = Path("/etc/relaywarden/relaywarden.yaml")
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where it is there: ten times as fast
 _Path = tuple[str | int, ...]
 _Marks = dict[_Path, str]  # path of a key -> "file:line"
 _MERGEABLE = ("tenants", "plans")
@@ -64,8 +65,8 @@ def _read(path: Path) -> tuple[dict[str, Any], _Marks, list[Problem]]:
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), f"expected UTF-8 text, byte {error.start} is not")]) from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=_Loader)
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506  # it is the safe loader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)

@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from relaywarden.ledger.balances import Balances, Cost, Fields
+from relaywarden.ledger.balances import ADMITTED, Balances, Check, Cost, Fields
 from relaywarden.ledger.counters import Counters
+from relaywarden.ledger.grants import GRANTED
 from relaywarden.ledger.operations import (
     Account,
     Charge,
@@ -26,6 +27,8 @@ from relaywarden.ledger.operations import (
     Read,
     Reconcile,
     Refund,
+    Refusal,
+    Refuse,
     Reset,
     Result,
     Settle,
@@ -35,9 +38,11 @@ from relaywarden.ledger.operations import (
     Steer,
     recipient_digest,
 )
-from relaywarden.ledger.ticket import ANONYMOUS, Phase, Ticket
+from relaywarden.ledger.ticket import ANONYMOUS, Phase, Ticket, read_refusal, write_refusal
 from relaywarden.limits import Meter
 
+LAST_REFUSAL = "r"  # the field that keeps when and by what a tenant was last refused: "ms TAB refusal"
+_BY_ENTRY = ("limits", "grants")
 SETTLED_TTL_MS = 300_000  # a settled or refused ticket still answers a resent request this long
 
 
@@ -91,6 +96,8 @@ def apply(books: Books, operation: Operation) -> Result:
             return _charge(books, operation)
         case Reconcile():
             return _reconcile(books, operation)
+        case Refuse():
+            return _refuse(books, operation)
         case Settle():
             return _settle(books, operation)
         case Refund():
@@ -98,13 +105,24 @@ def apply(books: Books, operation: Operation) -> Result:
         case Read(account):
             return _read(books, account)
         case Steer(_, change):
-            state = {**books.load_state(), **change}
-            state = {key: value for key, value in state.items() if value is not None}
+            state = merge(books.load_state(), change)
             books.save_state(state)
             return Done(state)
         case Reset():
             books.clear()
             return Done(books.load_state())
+
+
+def merge(state: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`state` with `change` in it; None removes a key, `limits` and `grants` are changed entry by entry."""
+    merged = dict(state)
+    for key, value in change.items():
+        if key in _BY_ENTRY and isinstance(value, Mapping):
+            entries = {**merged.get(key, {}), **value}
+            merged[key] = {name: entry for name, entry in entries.items() if entry is not None} or None
+        else:
+            merged[key] = value
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def suspended(state: Mapping[str, Any], now_ms: int) -> str | None:
@@ -133,18 +151,39 @@ def _charge(books: Books, op: Charge) -> Decision:
         digests=(digest,),
     )
     balances = Balances(books, op.account, state, books.now_ms)
-    refused, observed = balances.check(cost)
+    found = balances.check(cost)
     if op.dry:
-        return Decision(Status.REFUSED, refused) if refused else Decision(Status.ADMITTED, observed)
-    if refused:
-        ticket.refusal = refused
+        return _decision(found)
+    if found.refused is not None:
         ticket.recipients.append((digest, -books.now_ms))
-        _count(books, refused=1)
+        _note_refusal(books, ticket, found.refused)
         _save(books, op.ticket, ticket, "", "")
-        return Decision(Status.REFUSED, refused)
-    _book(books, ticket, balances, cost)
+        return _decision(found)
+    if answered < 0:  # refused by a suspension that has ended since
+        ticket.recipients = [entry for entry in ticket.recipients if entry[0] != digest]
+    _book(books, ticket, balances, cost, found)
+    _keep_grants(books, balances, state)
     _save(books, op.ticket, ticket, op.queue_id, op.connection if cost.messages else "")
-    return Decision(Status.ADMITTED, observed)
+    return _decision(found)
+
+
+def _decision(found: Check, repeated: bool = False) -> Decision:
+    if found.refused is not None:
+        return Decision(Status.REFUSED, found.refused)
+    if found.held is not None:
+        return Decision(Status.HELD, found.held, repeated, granted=bool(found.granted))
+    return Decision(Status.ADMITTED, found.observed, repeated, granted=bool(found.granted))
+
+
+def _note_refusal(books: Books, ticket: Ticket, refusal: Refusal) -> None:
+    ticket.refusal = refusal
+    books.save(LAST_REFUSAL, f"{books.now_ms}\t{write_refusal(refusal)}".encode())
+    _count(books, refused=1)
+
+
+def _keep_grants(books: Books, balances: Balances, state: dict[str, Any]) -> None:
+    if balances.grants.drawn:
+        books.save_state(state)  # whose grants were drawn on in place
 
 
 def _refuse_suspended(books: Books, op: Charge, ticket: Ticket, digest: bytes, reason: str) -> Decision:
@@ -166,71 +205,106 @@ def _reconcile(books: Books, op: Reconcile) -> Decision:
     if (reason := suspended(state, books.now_ms)) is not None:
         if not op.dry:
             _give_all_back(books, ticket, balances)
+            _keep_grants(books, balances, state)
             _count(books, refused=1)
             ticket.phase = Phase.REFUNDED
             _save(books, op.ticket, ticket, "", "")
         return Decision(Status.SUSPENDED, reason=reason)
     cost = _missing(ticket, op.recipients or len(ticket.charged), op.size, ())
-    refused, observed = balances.check(cost)
+    found = balances.check(cost)
     if op.dry:
-        return Decision(Status.REFUSED, refused) if refused else Decision(Status.ADMITTED, observed)
-    if refused:
+        return _decision(found)
+    if found.refused is not None:
         _give_all_back(books, ticket, balances)
-        ticket.phase, ticket.refusal = Phase.REFUSED, refused
-        _count(books, refused=1)
+        ticket.phase = Phase.REFUSED
+        _note_refusal(books, ticket, found.refused)
+        _keep_grants(books, balances, state)
         _save(books, op.ticket, ticket, "", "")
-        return Decision(Status.REFUSED, refused)
+        return _decision(found)
     repeated = ticket.message_ms > 0 and cost == Cost()
     _give_surplus_back(books, ticket, balances, op.recipients or len(ticket.charged), op.size)
-    _book(books, ticket, balances, cost)
+    _book(books, ticket, balances, cost, found)
+    _keep_grants(books, balances, state)
     _save(books, op.ticket, ticket, op.queue_id, op.connection if cost.messages else "")
-    return Decision(Status.ADMITTED, observed, repeated)
+    return _decision(found, repeated)
+
+
+def _refuse(books: Books, op: Refuse) -> Done:
+    state = books.load_state()
+    ticket = Ticket.unpack(books.load_ticket(op.ticket)) or Ticket()
+    digest = recipient_digest(op.recipient) if op.recipient else ANONYMOUS
+    if ticket.phase is not Phase.OPEN or ticket.answered(digest):
+        return Done(state)
+    ticket.recipients.append((digest, -books.now_ms))
+    if not op.recipient:
+        balances = Balances(books, op.account, state, books.now_ms)
+        _give_all_back(books, ticket, balances)
+        _keep_grants(books, balances, state)
+        ticket.phase = Phase.REFUNDED
+    _count(books, refused=1)
+    _save(books, op.ticket, ticket, "", "")
+    return Done(state)
 
 
 def _settle(books: Books, op: Settle) -> Settlement:
-    name, ticket = _open_ticket(books, op.queue_id, op.connection)
+    name, ticket = _find_ticket(books, op.queue_id, op.connection)
+    if ticket is not None and ticket.phase is not Phase.OPEN:
+        return Settlement(True, len(ticket.charged), ticket.size)  # settled before: sent again after a lost answer
     found = ticket is not None
     ticket = ticket or Ticket()
-    balances = Balances(books, op.account, books.load_state(), books.now_ms)
+    state = books.load_state()
+    balances = Balances(books, op.account, state, books.now_ms)
     known = {digest for digest, _ in ticket.recipients}
     fresh = tuple(digest for digest in map(recipient_digest, op.recipients) if digest not in known)
     count = max(1, len(op.recipients))
     cost = _missing(ticket, count, op.size, fresh)
     _give_surplus_back(books, ticket, balances, count, op.size)
     _book(books, ticket, balances, cost)  # the mail is on its way: it is counted even past a limit
-    if op.counter:
-        _count(books, **{op.counter: 1})
-    ticket.phase = Phase.SETTLED
-    books.save_ticket(name, ticket.pack(), SETTLED_TTL_MS)
-    if not found:
-        books.point(f"q:{op.queue_id}", name, SETTLED_TTL_MS)
-    return Settlement(found, len(ticket.charged), ticket.size)
+    _keep_grants(books, balances, state)
+    return _close(books, name, ticket, Phase.SETTLED, op, found)
 
 
 def _refund(books: Books, op: Refund) -> Settlement:
+    name, ticket = _find_ticket(books, op.queue_id, op.connection)
+    if ticket is not None and ticket.phase is not Phase.OPEN:
+        return Settlement(True, len(ticket.charged), ticket.size)
+    if ticket is None and not (op.counter and op.queue_id):
+        return Settlement(False)
+    found = ticket is not None
+    ticket = ticket or Ticket()
+    state = books.load_state()
+    balances = Balances(books, op.account, state, books.now_ms)
+    _give_all_back(books, ticket, balances)
+    _keep_grants(books, balances, state)
+    return _close(books, name, ticket, Phase.REFUNDED, op, found)
+
+
+def _close(books: Books, name: str, ticket: Ticket, phase: Phase, op: Settle | Refund, found: bool) -> Settlement:
+    """The end of a ticket; its queue id finds it from now on, so that the same word again changes nothing."""
     if op.counter:
         _count(books, **{op.counter: 1})
-    name, ticket = _open_ticket(books, op.queue_id, op.connection)
-    if ticket is None:
-        return Settlement(False)
-    _give_all_back(books, ticket, Balances(books, op.account, books.load_state(), books.now_ms))
-    ticket.phase = Phase.REFUNDED
+    ticket.phase = phase
     books.save_ticket(name, ticket.pack(), SETTLED_TTL_MS)
-    return Settlement(True, len(ticket.charged), ticket.size)
+    if op.queue_id:
+        books.point(f"q:{op.queue_id}", name, SETTLED_TTL_MS)
+    return Settlement(found, len(ticket.charged), ticket.size)
 
 
 def _read(books: Books, account: Account) -> Snapshot:
     state = books.load_state()
     hour, today = Counters(books.load_counters(), books.now_ms).snapshot()
-    return Snapshot(Balances(books, account, state, books.now_ms).used(), hour, today, state, books.now_ms)
+    used = Balances(books, account, state, books.now_ms).used()
+    refused_ms, _, refusal = (books.load(LAST_REFUSAL) or b"0").decode().partition("\t")
+    last = read_refusal(refusal) if refusal else None
+    return Snapshot(used, hour, today, state, books.now_ms, int(refused_ms), last)
 
 
-def _open_ticket(books: Books, queue_id: str, connection: str) -> tuple[str, Ticket | None]:
-    """The ticket that policyd opened for this message, if it did and nobody closed it; else a name for a new one."""
+def _find_ticket(books: Books, queue_id: str, connection: str) -> tuple[str, Ticket | None]:
+    """The message's ticket, by its queue id, closed or not; else the open one of its connection; else a name for a new one."""
     for name in (f"q:{queue_id}" if queue_id else "", f"c:{connection}" if connection else ""):
         ident = books.find(name) if name else None
         ticket = Ticket.unpack(books.load_ticket(ident)) if ident else None
-        if ident and ticket and ticket.phase is Phase.OPEN:
+        if ident and ticket and (ticket.phase is Phase.OPEN or name.startswith("q:")):
             return ident, ticket
     return f"q:{queue_id}", None
 
@@ -245,20 +319,27 @@ def _missing(ticket: Ticket, recipients: int, size: int, digests: tuple[bytes, .
     )
 
 
-def _book(books: Books, ticket: Ticket, balances: Balances, cost: Cost) -> None:
-    """Charge `cost` to the balances, the counters and the ticket."""
+def _book(books: Books, ticket: Ticket, balances: Balances, cost: Cost, found: Check = ADMITTED) -> None:
+    """Charge `cost` to the balances (or a grant), the counters and the ticket."""
+    if found.held is not None and not ticket.held:
+        ticket.held = True
+        _count(books, held=1)
     if cost == Cost():
         return
-    balances.charge(cost)
+    granted = found.granted
+    balances.charge(cost, granted)
     _count(books, messages=cost.messages, recipients=cost.recipients, bytes=cost.size)
+
+    def now(meter: Meter) -> float:
+        return books.now_ms + (GRANTED if meter in granted else 0)
+
     if cost.messages:
-        ticket.message_ms = books.now_ms
+        ticket.message_ms = now(Meter.MESSAGES)
     if cost.size:
-        ticket.size += cost.size
-        ticket.size_ms = books.now_ms
+        ticket.add_size(cost.size, now(Meter.BYTES))
     named = cost.digests[: cost.recipients]
     names = (*named, *(ANONYMOUS,) * (cost.recipients - len(named)))
-    ticket.recipients += [(digest, books.now_ms) for digest in names]
+    ticket.recipients += [(digest, now(Meter.RECIPIENTS)) for digest in names]
 
 
 def _give_surplus_back(books: Books, ticket: Ticket, balances: Balances, recipients: int, size: int) -> None:
@@ -268,32 +349,31 @@ def _give_surplus_back(books: Books, ticket: Ticket, balances: Balances, recipie
     """
     charged = ticket.charged
     surplus = charged[: max(0, len(charged) - recipients)]
-    entries = [(Meter.RECIPIENTS, 1, ms) for _, ms in surplus]
+    entries: list[tuple[Meter, int, float]] = [(Meter.RECIPIENTS, 1, ms) for _, ms in surplus]
     if size and size < ticket.size:
-        entries.append((Meter.BYTES, ticket.size - size, ticket.size_ms))
-        ticket.size = size
+        entries += [(Meter.BYTES, part, ms) for part, ms in ticket.take_size(ticket.size - size)]
     for entry in surplus:
         ticket.recipients.remove(entry)
     _give_back(books, balances, entries)
 
 
 def _give_all_back(books: Books, ticket: Ticket, balances: Balances) -> None:
-    entries = [(Meter.RECIPIENTS, 1, ms) for _, ms in ticket.charged]
+    entries: list[tuple[Meter, int, float]] = [(Meter.RECIPIENTS, 1, ms) for _, ms in ticket.charged]
     entries.append((Meter.MESSAGES, 1 if ticket.message_ms else 0, ticket.message_ms))
-    entries.append((Meter.BYTES, ticket.size, ticket.size_ms))
+    entries += [(Meter.BYTES, part, ms) for part, ms in ticket.take_size(ticket.size)]
     ticket.recipients = [entry for entry in ticket.recipients if entry[1] < 0]
-    ticket.message_ms = ticket.size = ticket.size_ms = 0
+    ticket.message_ms = 0
     _give_back(books, balances, entries)
 
 
-def _give_back(books: Books, balances: Balances, entries: list[tuple[Meter, int, int]]) -> None:
+def _give_back(books: Books, balances: Balances, entries: list[tuple[Meter, int, float]]) -> None:
     entries = [entry for entry in entries if entry[1] > 0]
     if not entries:
         return
     balances.take_back(entries)
     counters = Counters(books.load_counters(), books.now_ms)
     for meter, amount, ms in entries:
-        counters.take_back(meter.value, amount, ms)
+        counters.take_back(meter.value, amount, int(ms))
     books.save_counters(counters.pack())
 
 

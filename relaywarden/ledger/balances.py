@@ -1,23 +1,25 @@
 """balances - all limits of one account together: either every one admits a cost and is charged, or none is.  No I/O.
 
 A cost is what one request adds: messages, recipients, bytes, and the digests of recipients.  `Balances` opens the balances
-that the cost touches, checks them, and stores what changed only on `charge`.
+that the cost touches, each once, checks them, and stores what changed only on `charge`.  What the
+windows of a meter do not admit may go to a grant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from relaywarden.ledger.grants import GRANTED, Grants
 from relaywarden.ledger.operations import Account, Balance, Refusal, Used
 from relaywarden.ledger.unique import Shelf, Sketch
 from relaywarden.ledger.window import PARTS, Rate, Ring
 from relaywarden.limits import Meter
 
+NO_METER: frozenset[Meter] = frozenset()
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+
+class Cost(NamedTuple):
     """What a request adds (all amounts at least 0)."""
 
     messages: int = 0
@@ -32,6 +34,21 @@ class Cost:
         if meter is Meter.RECIPIENTS:
             return self.recipients
         return self.size if meter is Meter.BYTES else len(self.digests)
+
+
+class Check(NamedTuple):
+    """What the balances say to a cost: what refuses, what only an observed limit refuses, which meters a grant carries.
+
+    `held` stands in the place of `refused` where the account's excess is to be held: it is charged all the same.
+    """
+
+    refused: Refusal | None = None
+    observed: Refusal | None = None
+    granted: frozenset[Meter] = NO_METER
+    held: Refusal | None = None
+
+
+ADMITTED = Check()
 
 
 class Fields(Protocol):
@@ -59,27 +76,38 @@ class Balances:
         self._overrides: Mapping[str, int] = state.get("limits") or {}
         self._observe = account.observe if "mode" not in state else state["mode"] == "observe"
         self._now = now_ms
+        self._counters: dict[str, Ring | Rate] = {}
+        self._sketches: dict[str, Sketch] = {}
+        self.grants = Grants(state, now_ms)
 
-    def check(self, cost: Cost) -> tuple[Refusal | None, Refusal | None]:
-        """(what refuses, what only an observed limit refuses); of several the one with the longest wait."""
+    def check(self, cost: Cost) -> Check:
+        """Decide; of several refusals the one with the longest wait is named."""
         refused: Refusal | None = None
         observed: Refusal | None = None
+        granted: frozenset[Meter] = NO_METER
         for balance in self._account.balances:
-            amount = cost.of(balance.limit.meter)
+            meter = balance.limit.meter
+            amount = cost.of(meter)
             refusal = self._check(balance, amount, cost.digests) if amount > 0 else None
             if refusal is None:
                 continue
             if self._observe or balance.limit.observe:
                 observed = _longer(observed, refusal)
+            elif meter in granted or self.grants.covers(meter, amount):
+                granted |= {meter}
             else:
                 refused = _longer(refused, refusal)
-        return refused, observed
+        if self._account.hold:
+            return Check(None, observed, granted, held=refused)
+        return Check(refused, observed, granted)
 
-    def charge(self, cost: Cost) -> None:
-        """Charge every balance, whether it admits or not."""
+    def charge(self, cost: Cost, granted: frozenset[Meter] = NO_METER) -> None:
+        """Charge every balance, whether it admits or not; the meters in `granted` to a grant instead."""
+        for meter in granted:
+            self.grants.draw(meter, cost.of(meter))
         for balance in self._account.balances:
             amount = cost.of(balance.limit.meter)
-            if amount <= 0:
+            if amount <= 0 or balance.limit.meter in granted:
                 continue
             if balance.limit.meter is Meter.UNIQUE_RECIPIENTS:
                 sketch = self._sketch(balance)
@@ -91,10 +119,14 @@ class Balances:
                 counter.add(amount)
                 self._fields.save(balance.key, counter.pack())
 
-    def take_back(self, entries: Sequence[tuple[Meter, int, int]]) -> None:
+    def take_back(self, entries: Sequence[tuple[Meter, int, float]]) -> None:
         """Give back (meter, amount, time charged in ms) entries; unique recipients stay as they are."""
+        for meter, amount, ms in entries:
+            if amount > 0 and _by_grant(ms):
+                self.grants.give_back(meter, amount)
         for balance in self._account.balances:
-            mine = [(amount, ms) for meter, amount, ms in entries if meter is balance.limit.meter and amount > 0]
+            meter = balance.limit.meter
+            mine = [(amount, int(ms)) for owner, amount, ms in entries if owner is meter and amount > 0 and not _by_grant(ms)]
             if not mine or balance.limit.meter is Meter.UNIQUE_RECIPIENTS:
                 continue
             counter = self._counter(balance)
@@ -153,14 +185,25 @@ class Balances:
         return Refusal(balance.key, before, allowed, max(1, balance.limit.window_ms // PARTS) if allowed else None)
 
     def _counter(self, balance: Balance) -> Ring | Rate:
-        packed = self._fields.load(balance.key)
-        limit = balance.limit
-        if limit.burst is not None:
-            return Rate(packed, limit.amount, limit.window_ms, self.allowed(balance), self._now)
-        return Ring(packed, limit.window_ms, self._now)
+        counter = self._counters.get(balance.key)
+        if counter is None:
+            packed, limit = self._fields.load(balance.key), balance.limit
+            if limit.burst is None:
+                counter = Ring(packed, limit.window_ms, self._now)
+            else:
+                counter = Rate(packed, limit.amount, limit.window_ms, self.allowed(balance), self._now)
+            self._counters[balance.key] = counter
+        return counter
 
     def _sketch(self, balance: Balance) -> Sketch:
-        return Sketch(self._fields.shelf(balance.key), balance.limit.window_ms, self._now)
+        """Seeing a recipient a second time, when it is charged, changes nothing."""
+        if balance.key not in self._sketches:
+            self._sketches[balance.key] = Sketch(self._fields.shelf(balance.key), balance.limit.window_ms, self._now)
+        return self._sketches[balance.key]
+
+
+def _by_grant(ms: float) -> bool:
+    return ms % 1 == GRANTED
 
 
 def _longer(first: Refusal | None, second: Refusal) -> Refusal:

@@ -6,12 +6,13 @@ Wire format: double hour number, double day number, then ten doubles for the hou
 
 from __future__ import annotations
 
-from struct import Struct
+import sys
+from array import array
 
 from relaywarden.ledger.operations import COUNTERS
 
 _SIZE = len(COUNTERS)
-_LAYOUT = Struct(f"<{2 + 2 * _SIZE}d")
+_ZERO = array("d", bytes(8 * _SIZE))
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 
@@ -23,15 +24,18 @@ class Counters:
 
     def __init__(self, packed: bytes | None, now_ms: int) -> None:
         """Unpack (None: all zero); a new hour or day starts at zero."""
-        hour, day = now_ms // HOUR_MS, now_ms // DAY_MS
-        values = _LAYOUT.unpack(packed) if packed else (float(hour), float(day)) + (0.0,) * (2 * _SIZE)
-        self.hour, self.day = hour, day
-        self.per_hour = list(values[2 : 2 + _SIZE]) if values[0] == hour else [0.0] * _SIZE
-        self.per_day = list(values[2 + _SIZE :]) if values[1] == day else [0.0] * _SIZE
+        self.hour, self.day = now_ms // HOUR_MS, now_ms // DAY_MS
+        self.per_hour, self.per_day = _ZERO[:], _ZERO[:]
+        if packed:
+            values = _swapped(array("d", packed))
+            if values[0] == self.hour:
+                self.per_hour = values[2 : 2 + _SIZE]
+            if values[1] == self.day:
+                self.per_day = values[2 + _SIZE :]
 
     def pack(self) -> bytes:
         """The wire format."""
-        return _LAYOUT.pack(self.hour, self.day, *self.per_hour, *self.per_day)
+        return _swapped(array("d", (self.hour, self.day)) + self.per_hour + self.per_day).tobytes()
 
     def add(self, name: str, amount: float) -> None:
         """Count `amount` of `name` now."""
@@ -53,3 +57,10 @@ class Counters:
             dict(zip(COUNTERS, map(int, self.per_hour), strict=True)),
             dict(zip(COUNTERS, map(int, self.per_day), strict=True)),
         )
+
+
+def _swapped(values: array[float]) -> array[float]:
+    """The wire format is little endian."""
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values

@@ -5,6 +5,7 @@ result for each, in order.  Operations of one tenant take effect in the order gi
 
     Charge     RCPT: one recipient (and, first, the message) against every balance, all or nothing
     Reconcile  DATA, END-OF-MESSAGE: bring the ticket to the true number of recipients and the true size
+    Refuse     policyd refused by a rule that the ledger does not know (a cap on one message): count that
     Settle     the milter's last word: charged as it really was; a message that no policy request announced is counted here
     Refund     give back what the ticket was charged: it was aborted, or turned away by an outcome of `ledger.refund`
     Read       counters, balances and dynamic state of a tenant
@@ -46,9 +47,10 @@ class Account:
     tenant: str
     balances: tuple[Balance, ...]
     observe: bool = False  # charge and say what would have been refused, but admit
+    hold: bool = False  # charge what the limits refuse, and say that it is to be held
 
     @classmethod
-    def of(cls, tenant: str, limits: Sequence[Limit], observe: bool = False, **scope: str) -> Account:
+    def of(cls, tenant: str, limits: Sequence[Limit], observe: bool = False, hold: bool = False, **scope: str) -> Account:
         """The account of `tenant` for scope values such as `login="acme"`; a limit whose value is unknown is left out."""
         balances = []
         for limit in limits:
@@ -56,7 +58,7 @@ class Account:
                 balances.append(Balance(limit, limit.balance_id))
             elif value := scope.get(limit.per.value):
                 balances.append(Balance(limit, f"{limit.balance_id}={_short(value.casefold())}"))
-        return cls(tenant, tuple(balances), observe)
+        return cls(tenant, tuple(balances), observe, hold)
 
     @cached_property
     def wire(self) -> bytes:
@@ -105,6 +107,15 @@ class Reconcile:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """policyd refused by a rule of its own (a cap): count it once; without `recipient` the whole message, given back."""
+
+    account: Account
+    ticket: str
+    recipient: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
     """The message is done with and stays charged; `counter` names what else it counts as (`held`, `rejected`), or is empty."""
 
@@ -135,7 +146,13 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Steer:
-    """Merge `change` into the tenant's dynamic state; a None value removes its key."""
+    """Merge `change` into the tenant's dynamic state; None removes a key, `limits` and `grants` are changed entry by entry.
+
+    suspended  {reason, by, until_ms}               refuse everything
+    mode       "observe" or "enforce"               instead of the plan's
+    limits     {balance key: amount}                instead of the plan's amounts
+    grants     {id: {meter, amount, used, until_ms, reason, by}}   what may be sent beyond the limits
+    """
 
     tenant: str
     change: Mapping[str, Any]
@@ -148,7 +165,7 @@ class Reset:
     tenant: str
 
 
-Operation = Charge | Reconcile | Settle | Refund | Read | Steer | Reset
+Operation = Charge | Reconcile | Refuse | Settle | Refund | Read | Steer | Reset
 
 
 def tenant_of(operation: Operation) -> str:
@@ -160,6 +177,7 @@ class Status(Enum):
     """The ledger's answer to a charge."""
 
     ADMITTED = "admitted"
+    HELD = "held"  # charged past a limit, and to be held
     REFUSED = "refused"
     SUSPENDED = "suspended"
 
@@ -181,6 +199,7 @@ class Decision:
     status: Status
     refusal: Refusal | None = None
     repeated: bool = False  # the same request was answered before; nothing was charged now
+    granted: bool = False  # beyond a limit, and charged to a grant instead of the windows
     reason: str = ""  # why the tenant is suspended
 
 
@@ -212,6 +231,8 @@ class Snapshot:
     today: Mapping[str, int]
     state: Mapping[str, Any] = field(default_factory=dict)
     now_ms: int = 0
+    refused_ms: int = 0  # when the tenant was last refused; 0: never
+    last_refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)

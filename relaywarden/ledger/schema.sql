@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS ticket (
     name TEXT NOT NULL,
     value BLOB NOT NULL,
     expires_ms INTEGER NOT NULL,
-    UNIQUE (tenant, name)
+    UNIQUE (name, tenant)
 );
 
 CREATE TABLE IF NOT EXISTS pointer (
@@ -34,5 +34,5 @@ CREATE TABLE IF NOT EXISTS pointer (
     name TEXT NOT NULL,
     ticket TEXT NOT NULL,
     expires_ms INTEGER NOT NULL,
-    UNIQUE (tenant, name)
+    UNIQUE (name, tenant)
 );

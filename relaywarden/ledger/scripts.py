@@ -29,6 +29,7 @@ from relaywarden.ledger.operations import (
     Read,
     Reconcile,
     Refund,
+    Refuse,
     Reset,
     Result,
     Settle,
@@ -40,10 +41,10 @@ from relaywarden.ledger.operations import (
     recipient_digest,
     tenant_of,
 )
-from relaywarden.ledger.ticket import read_refusal
+from relaywarden.ledger.ticket import ANONYMOUS, read_refusal
 
-VERBS = ("charge", "reconcile", "settle", "refund", "read", "steer", "reset")
-_STATUS = (Status.ADMITTED, Status.REFUSED, Status.SUSPENDED)
+VERBS = ("charge", "reconcile", "refuse", "settle", "refund", "read", "steer", "reset")
+_STATUS = (Status.ADMITTED, Status.REFUSED, Status.SUSPENDED, Status.HELD)
 _PREFIX, _SUFFIX = "rw:{", "}"
 _FLAG = (b"0", b"1")
 
@@ -102,6 +103,9 @@ def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
                 _FLAG[dry],
                 ttl,
             )
+        case Refuse(account, ticket, recipient):
+            digest = recipient_digest(recipient) if recipient else ANONYMOUS
+            return "refuse", (*_account(account), _raw(ticket), digest, ttl)
         case Settle(account, queue_id, connection, named, size, counter):
             digests = map(recipient_digest, named)
             return "settle", (*_account(account), queue_id, connection, size, counter, len(named), *digests)
@@ -116,7 +120,7 @@ def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
 
 
 def _account(account: Account) -> tuple[bytes, bytes]:
-    return account.wire, _FLAG[account.observe]
+    return account.wire, b"1" if account.observe else b"2" if account.hold else b"0"
 
 
 def _raw(text: str) -> bytes:
@@ -129,14 +133,14 @@ def result(operation: Operation, reply: Any) -> Result:
     try:
         match operation:
             case Charge() | Reconcile():
-                code, repeated, refusal, reason = reply
+                code, repeated, refusal, reason, granted = reply
                 refused = read_refusal(refusal.decode()) if refusal else None
-                return Decision(_STATUS[code], refused, bool(repeated), reason.decode("utf-8", "replace"))
+                return Decision(_STATUS[code], refused, bool(repeated), bool(granted), reason.decode("utf-8", "replace"))
             case Settle() | Refund():
                 return Settlement(bool(reply[0]), int(reply[1]), int(reply[2]))
             case Read():
                 return _snapshot(reply)
-            case Steer() | Reset():
+            case Steer() | Reset() | Refuse():
                 return Done(json.loads(reply))
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise LedgerError(f"Redis replied what no script of relaywarden replies: {reply!r:.200}") from error
@@ -145,6 +149,8 @@ def result(operation: Operation, reply: Any) -> Result:
 def _snapshot(reply: list[Any]) -> Snapshot:
     now_ms = int(reply[0])
     hour, today = Counters(reply[2] or None, now_ms).snapshot()
-    rows = [reply[at : at + 4] for at in range(3, len(reply), 4)]
+    rows = [reply[at : at + 4] for at in range(4, len(reply), 4)]
+    refused_ms, _, refusal = (reply[3] or b"0").decode().partition("\t")
+    last = read_refusal(refusal) if refusal else None
     used = tuple(Used(key.decode(), int(used), int(allowed), int(reset)) for key, used, allowed, reset in rows)
-    return Snapshot(used, hour, today, json.loads(reply[1]) if reply[1] else {}, now_ms)
+    return Snapshot(used, hour, today, json.loads(reply[1]) if reply[1] else {}, now_ms, int(refused_ms), last)

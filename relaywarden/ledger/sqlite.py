@@ -27,17 +27,19 @@ from relaywarden.ledger.operations import Operation, Result, tenant_of
 from relaywarden.ledger.unique import Shelf
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.005
+_BUSY = "database is locked"  # SQLite's text for SQLITE_BUSY; Python 3.10 gives no error code
 _SWEEP_EVERY = 64  # batches
 _SWEEP_ROWS = 2000
+_LOADED_TOGETHER = 256  # SQLite before 3.32 takes 999 parameters
 
 _UPSERTS = {
-    "balance": "INSERT INTO balance VALUES (?,?,?) ON CONFLICT DO UPDATE SET value=excluded.value",
-    "sketch": "INSERT INTO sketch VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET value=excluded.value",
+    "balance": "REPLACE INTO balance VALUES (?,?,?)",  # these have no other index: one descent of the tree, not two
+    "sketch": "REPLACE INTO sketch VALUES (?,?,?,?)",
     "ticket": "INSERT INTO ticket VALUES (?,?,?,?) "
     "ON CONFLICT DO UPDATE SET value=excluded.value, expires_ms=excluded.expires_ms",
     "pointer": "INSERT INTO pointer VALUES (?,?,?,?) "
     "ON CONFLICT DO UPDATE SET ticket=excluded.ticket, expires_ms=excluded.expires_ms",
-    "tenant": "INSERT INTO tenant VALUES (?,?,?) ON CONFLICT DO UPDATE SET counters=excluded.counters, state=excluded.state",
+    "tenant": "REPLACE INTO tenant VALUES (?,?,?)",
 }
 
 
@@ -60,7 +62,7 @@ class SqliteLedger:
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
             self._db.executescript(
-                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16384;"
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=4000;"
                 + files("relaywarden.ledger").joinpath("schema.sql").read_text(encoding="utf-8")
             )
             # From here on waiting for the lock is ours: SQLite's own steps of up to 100 ms are too coarse for a verdict.
@@ -103,7 +105,7 @@ class SqliteLedger:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                if str(error) != _BUSY or time.monotonic() >= deadline:
                     raise
                 time.sleep(pause)  # another process holds the write lock; there is nothing to be woken by
                 pause = min(_LONGEST_PAUSE, pause * 1.5)
@@ -112,13 +114,10 @@ class SqliteLedger:
 
     def _run(self, operations: Sequence[Operation]) -> list[Result]:
         now_ms = self._clock()
-        books: dict[str, _Books] = {}
-        results = []
-        for operation in operations:
-            name = tenant_of(operation)
-            if name not in books:
-                books[name] = _Books(self._db, name, now_ms, self._ticket_ttl_ms)
-            results.append(accounting.apply(books[name], operation))
+        names = [tenant_of(operation) for operation in operations]
+        books = {name: _Books(self._db, name, now_ms, self._ticket_ttl_ms) for name in names}
+        self._load(books)
+        results = [accounting.apply(books[name], operation) for name, operation in zip(names, operations, strict=True)]
         for table, statement in _UPSERTS.items():
             rows = [row for book in books.values() for row in book.rows(table)]
             if rows:
@@ -127,6 +126,19 @@ class SqliteLedger:
         if self._batches % _SWEEP_EVERY == 0:
             self._sweep(now_ms)
         return results
+
+    def _load(self, books: Mapping[str, _Books]) -> None:
+        """What every operation needs of its tenant, in one query a table for all tenants of the batch."""
+        names = list(books)
+        for start in range(0, len(names), _LOADED_TOGETHER):
+            some = names[start : start + _LOADED_TOGETHER]
+            # Filled up to a power of two, so that there are few statements and each stays prepared.
+            some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
+            marks = ",".join("?" * len(some))
+            for tenant, name, value in self._db.execute(f"SELECT * FROM balance WHERE tenant IN ({marks})", some):  # noqa: S608  # question marks
+                books[tenant].balances[name] = value
+            for tenant, counters, state in self._db.execute(f"SELECT * FROM tenant WHERE name IN ({marks})", some):  # noqa: S608  # question marks
+                books[tenant].counters, books[tenant].state = counters, state
 
     def _sweep(self, now_ms: int) -> None:
         """Remove expired tickets, from the oldest on."""
@@ -139,17 +151,16 @@ class SqliteLedger:
 
 
 class _Books:
-    """One tenant inside one transaction: values are read at their first use and written at the end."""
+    """One tenant inside one transaction: values are read at their first use at the latest, and written at the end."""
 
     def __init__(self, db: sqlite3.Connection, tenant: str, now_ms: int, ticket_ttl_ms: int) -> None:
         self.now_ms = now_ms
         self.ticket_ttl_ms = ticket_ttl_ms
         self._db = db
         self._tenant = tenant
-        self._balances: dict[str, bytes] = dict(db.execute("SELECT name, value FROM balance WHERE tenant=?", (tenant,)))
-        row = db.execute("SELECT counters, state FROM tenant WHERE name=?", (tenant,)).fetchone()
-        self._counters: bytes | None = row[0] if row else None
-        self._state: str | None = row[1] if row else None
+        self.balances: dict[str, bytes] = {}
+        self.counters: bytes | None = None
+        self.state: str | None = None
         self._tickets: dict[str, bytes | None] = {}
         self._pointers: dict[str, str | None] = {}
         self._shelves: dict[str, _Shelf] = {}
@@ -160,14 +171,14 @@ class _Books:
         if table == "sketch":
             return [row for shelf in self._shelves.values() for row in shelf.rows()]
         if table == "tenant":
-            return [(self._tenant, self._counters, self._state)] if self._dirty[table] else []
+            return [(self._tenant, self.counters, self.state)] if self._dirty[table] else []
         return list(self._dirty[table].values())
 
     def load(self, name: str) -> bytes | None:
-        return self._balances.get(name)
+        return self.balances.get(name)
 
     def save(self, name: str, value: bytes) -> None:
-        self._balances[name] = value
+        self.balances[name] = value
         self._dirty["balance"][name] = (self._tenant, name, value)
 
     def shelf(self, name: str) -> Shelf:
@@ -194,23 +205,23 @@ class _Books:
         self._dirty["pointer"][name] = (self._tenant, name, ticket, self.now_ms + ttl_ms)
 
     def load_counters(self) -> bytes | None:
-        return self._counters
+        return self.counters
 
     def save_counters(self, value: bytes) -> None:
-        self._counters = value
+        self.counters = value
         self._dirty["tenant"]["*"] = ()
 
     def load_state(self) -> dict[str, Any]:
-        return dict(json.loads(self._state)) if self._state else {}
+        return dict(json.loads(self.state)) if self.state else {}
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        self._state = json.dumps(state) if state else None
+        self.state = json.dumps(state) if state else None
         self._dirty["tenant"]["*"] = ()
 
     def clear(self) -> None:
         self._db.execute("DELETE FROM balance WHERE tenant=?", (self._tenant,))
         self._db.execute("DELETE FROM sketch WHERE tenant=?", (self._tenant,))
-        self._balances.clear()
+        self.balances.clear()
         self._shelves.clear()
         self._dirty["balance"].clear()
 

@@ -16,50 +16,58 @@ whole numbers below 2**53, exact as doubles.
 from __future__ import annotations
 
 import math
+import sys
+from array import array
 from struct import Struct
 
 SLOTS = 61
 PARTS = SLOTS - 1
-_RING = Struct(f"<{2 + SLOTS}d")
+_EMPTY = array("d", bytes(8 * SLOTS))
+_LAST, _TOTAL, _FIRST = 0, 1, 2  # where they stand in the wire format, in doubles
 _RATE = Struct("<d")
 
 
 class Ring:
-    """A rolling window, unpacked: `last` slot number, `total` over all slots, the slots."""
+    """A rolling window: `last` slot number, `total` over all slots, the slots."""
 
-    __slots__ = ("last", "slots", "total", "window_ms")
+    __slots__ = ("_slots", "last", "total", "window_ms")
 
     def __init__(self, packed: bytes | None, window_ms: int, now_ms: int) -> None:
         """Unpack (None: empty) and move to `now_ms`."""
         self.window_ms = window_ms
         slot = slot_of(now_ms, window_ms)
         if packed is None:
-            self.last, self.total, self.slots = slot, 0.0, [0.0] * SLOTS
+            self.last, self.total, self._slots = slot, 0.0, _EMPTY[:]
             return
-        last, self.total, *self.slots = _RING.unpack(packed)
-        self.last = int(last)
-        self._move(slot)
+        values = array("d", packed)  # a copy of the bytes: sixty floats would cost more than all the rest
+        if sys.byteorder == "big":
+            values.byteswap()
+        self.last, self.total, self._slots = int(values[_LAST]), values[_TOTAL], values[_FIRST:]
+        if slot != self.last:
+            self._move(slot)
 
     def _move(self, slot: int) -> None:
         if slot - self.last >= SLOTS:
-            self.last, self.total, self.slots = slot, 0.0, [0.0] * SLOTS
+            self.last, self.total, self._slots = slot, 0.0, _EMPTY[:]
         elif self.last - slot >= SLOTS:
-            total = self.total
-            self.last, self.slots = slot, [0.0] * SLOTS
-            self.slots[slot % SLOTS] = total
+            self.last, self._slots = slot, _EMPTY[:]
+            self._slots[slot % SLOTS] = self.total
         else:
             for number in range(self.last + 1, slot + 1):
-                self.total -= self.slots[number % SLOTS]
-                self.slots[number % SLOTS] = 0.0
+                self.total -= self._slots[number % SLOTS]
+                self._slots[number % SLOTS] = 0.0
             self.last = max(self.last, slot)
 
     def pack(self) -> bytes:
         """The wire format."""
-        return _RING.pack(self.last, self.total, *self.slots)
+        values = array("d", (self.last, self.total)) + self._slots
+        if sys.byteorder == "big":
+            values.byteswap()
+        return values.tobytes()
 
     def add(self, amount: float) -> None:
         """Charge `amount` now."""
-        self.slots[self.last % SLOTS] += amount
+        self._slots[self.last % SLOTS] += amount
         self.total += amount
 
     def take_back(self, charged_ms: int, amount: float) -> None:
@@ -68,8 +76,8 @@ class Ring:
         if self.last - number >= SLOTS:
             return
         while amount > 0 and number <= self.last:  # a stepped clock put the charge into a later slot
-            part = min(amount, self.slots[number % SLOTS])
-            self.slots[number % SLOTS] -= part
+            part = min(amount, self._slots[number % SLOTS])
+            self._slots[number % SLOTS] -= part
             self.total -= part
             amount -= part
             number += 1
@@ -78,7 +86,7 @@ class Ring:
         """Milliseconds until at least `excess` of what is used has expired."""
         freed = 0.0
         for number in range(self.last - PARTS, self.last + 1):
-            freed += self.slots[number % SLOTS]
+            freed += self._slots[number % SLOTS]
             if freed >= excess:
                 return max(1, -(-(number + SLOTS) * self.window_ms // PARTS) - now_ms)
         return self.window_ms + self.window_ms // PARTS

@@ -124,7 +124,7 @@ pools: {q: {members: {a: {ip: 300.1.1.1}}}}
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("plans: [", "relaywarden.yaml:1: not valid YAML"),
+        ("plans: [", "not valid YAML"),
         ("- a\n- b\n", "relaywarden.yaml:1: expected a mapping of settings"),
         ("\tstore: x", "not valid YAML"),
         ("plans: {p: {limits: [{recipients: 5/h}, {recipients: 9/60m}]}}", "a second limit of recipients over 1h"),

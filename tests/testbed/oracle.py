@@ -62,8 +62,8 @@ class Oracle:
             event.amount -= amount
 
     def certain(self, balance: Balance, now_ms: int) -> int:
-        """Used for certain: charged within the window."""
-        start = now_ms - balance.limit.window_ms
+        """Used for certain: charged within the window.  What has left it does not come back when the clock steps back."""
+        start = max(now_ms, self.latest_ms) - balance.limit.window_ms
         return sum(e.amount for e in self.events if e.meter is balance.limit.meter and e.at_ms > start)
 
     def possible(self, balance: Balance, now_ms: int) -> int:

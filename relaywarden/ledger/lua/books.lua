@@ -3,7 +3,7 @@
 -- the binary formats, and one contract suite holds both to the same results.
 --
 -- Keys (KEYS[1] is the base, "rw:{tenant}", so that all of them share one Cluster slot):
---   base:b  hash    balances by key; "c", the counters; "u:KEY", that there is a sketch
+--   base:b  hash    balances by key; "c", the counters; "r", the last refusal; "u:KEY", that there is a sketch
 --   base:u:KEY  hash  a unique-recipients sketch
 --   base:s  string  dynamic state, JSON; expires never
 --   base:t:ID  string  a ticket
@@ -31,9 +31,9 @@ end
 local fields, dirty, longest = {}, {}, 0
 
 local function read_fields(balances)
-  local names = {'c'}
+  local names = {'c', 'r'}
   for i = 1, #balances do
-    names[i + 1] = balances[i].meter == UNIQUE and 'u:' .. balances[i].key or balances[i].key
+    names[i + 2] = balances[i].meter == UNIQUE and 'u:' .. balances[i].key or balances[i].key
   end
   local values = redis.call('HMGET', base .. ':b', unpack(names))
   for i = 1, #names do fields[names[i]] = values[i] or nil end
@@ -285,10 +285,60 @@ local function suspension(state)
   return type(entry.reason) == 'string' and entry.reason or ''
 end
 
+local function save_state(state)
+  if next(state) == nil then
+    redis.call('DEL', base .. ':s')
+    return '{}'
+  end
+  local text = cjson.encode(state)
+  redis.call('SET', base .. ':s', text) -- no expiry: a human's word holds until a human takes it back
+  return text
+end
+
+-- grants: {id: {meter, amount, used, until_ms, ...}}; half a millisecond in a ticket's time of charge marks what went there
+local GRANTED = 0.5
+local METER_NAMES = {[MESSAGES] = 'messages', [RECIPIENTS] = 'recipients', [BYTES] = 'bytes', [UNIQUE] = 'unique_recipients'}
+local grants, grant_names, drawn = {}, {}, false
+
+local function open_grants(state)
+  if type(state.grants) ~= 'table' then return end
+  grants = state.grants
+  for name in pairs(grants) do grant_names[#grant_names + 1] = name end
+  table.sort(grant_names)
+end
+
+local function grant_with_room(meter, amount)
+  for _, name in ipairs(grant_names) do
+    local grant = grants[name]
+    local alive = type(grant.until_ms) ~= 'number' or grant.until_ms > now
+    if alive and grant.meter == METER_NAMES[meter] and (grant.used or 0) + amount <= grant.amount then return grant end
+  end
+end
+
+local function grant_draw(meter, amount)
+  local grant = grant_with_room(meter, amount)
+  if grant then grant.used, drawn = (grant.used or 0) + amount, true end
+end
+
+local function grant_give_back(meter, amount)
+  for _, name in ipairs(grant_names) do
+    local grant = grants[name]
+    if grant.meter == METER_NAMES[meter] and (grant.used or 0) >= amount then
+      grant.used, drawn = grant.used - amount, true
+      return
+    end
+  end
+end
+
+local function by_grant(time)
+  return time % 1 == GRANTED
+end
+
 -- balances --------------------------------------------------------------------------------------------------------------
 -- A balance as configured arrives as [key, meter, amount, window, burst, observe].
-local function open_balances(wire, observe, state)
-  local balances = {observe = observe == '1'}
+local function open_balances(wire, how, state)
+  -- how: "0" enforce, "1" observe, "2" hold what the limits refuse
+  local balances = {observe = how == '1', hold = how == '2'}
   if state.mode then balances.observe = state.mode == 'observe' end
   local overrides = type(state.limits) == 'table' and state.limits or {}
   for i, row in ipairs(cjson.decode(wire)) do
@@ -299,6 +349,7 @@ local function open_balances(wire, observe, state)
     }
     longest = max(longest, row[4])
   end
+  open_grants(state)
   read_fields(balances)
   return balances
 end
@@ -359,26 +410,32 @@ local function longer(first, second)
   return (second[4] < 0 or second[4] > first[4]) and second or first
 end
 
+-- {refused, observed = what only an observed limit refuses, granted = {meter = true} for what a grant carries,
+-- held = in the place of refused where the account's excess is to be held}
 local function check(balances, cost)
-  local refused, observed
+  local refused, observed, granted = nil, nil, {}
   for i = 1, #balances do
     local refusal = check_one(balances[i], cost)
     if refusal then
       if balances.observe or balances[i].observe then
         observed = longer(observed, refusal)
+      elseif granted[balances[i].meter] or grant_with_room(balances[i].meter, amount_of(cost, balances[i].meter)) then
+        granted[balances[i].meter] = true
       else
         refused = longer(refused, refusal)
       end
     end
   end
-  return refused, observed
+  if balances.hold then return {held = refused, observed = observed, granted = granted} end
+  return {refused = refused, observed = observed, granted = granted}
 end
 
-local function charge_balances(balances, cost)
+local function charge_balances(balances, cost, granted)
+  for meter in pairs(granted) do grant_draw(meter, amount_of(cost, meter)) end
   for i = 1, #balances do
     local balance = balances[i]
     local amount = amount_of(cost, balance.meter)
-    if amount > 0 then
+    if amount > 0 and not granted[balance.meter] then
       local counter = counter_of(balance)
       if balance.meter == UNIQUE then
         if not balance.added then
@@ -396,17 +453,18 @@ local function charge_balances(balances, cost)
   end
 end
 
-local METER_NAMES = {[MESSAGES] = 'messages', [RECIPIENTS] = 'recipients', [BYTES] = 'bytes'}
-
 -- entries: {meter, amount, time charged}
 local function give_back(balances, entries)
+  for j = 1, #entries do
+    if entries[j][2] > 0 and by_grant(entries[j][3]) then grant_give_back(entries[j][1], entries[j][2]) end
+  end
   for i = 1, #balances do
     local balance = balances[i]
     if balance.meter ~= UNIQUE then
       local counter, touched = counter_of(balance), false
       for j = 1, #entries do
         local entry = entries[j]
-        if entry[1] == balance.meter and entry[2] > 0 then
+        if entry[1] == balance.meter and entry[2] > 0 and not by_grant(entry[3]) then
           touched = true
           if balance.rated then
             counter.arrival = max(now, counter.arrival - entry[2] * counter.interval)
@@ -420,7 +478,7 @@ local function give_back(balances, entries)
   end
   for j = 1, #entries do
     local entry = entries[j]
-    if entry[2] > 0 then uncount(METER_NAMES[entry[1]], entry[2], entry[3]) end
+    if entry[2] > 0 then uncount(METER_NAMES[entry[1]], entry[2], floor(entry[3])) end
   end
 end
 
@@ -429,21 +487,31 @@ local function refusal_text(refusal)
   return refusal[1] .. '\t' .. whole(refusal[2]) .. '\t' .. whole(refusal[3]) .. '\t' .. whole(refusal[4])
 end
 
+local function new_ticket()
+  return {phase = OPEN, flags = 0, message = 0, size = 0, sizes = {}, refusal = '', entries = ''}
+end
+
 local function load_ticket(name)
   local packed = redis.call('GET', base .. ':t:' .. name)
   if not packed then
-    return {phase = OPEN, indexed = 0, message = 0, size = 0, size_at = 0, refusal = '', entries = ''}, false
+    return new_ticket(), false
   end
-  local ticket = {}
-  local length, at
-  ticket.phase, ticket.indexed, ticket.message, ticket.size, ticket.size_at, length, at = unpack_bin('<BBdddH', packed)
+  local ticket = {size = 0, sizes = {}}
+  local parts, length, at
+  ticket.phase, ticket.flags, ticket.message, parts, length, at = unpack_bin('<BBdBH', packed)
+  for i = 1, parts do
+    local size, time
+    size, time, at = unpack_bin('<dd', packed, at)
+    ticket.size, ticket.sizes[i] = ticket.size + size, {size, time}
+  end
   ticket.refusal = sub(packed, at, at + length - 1)
   ticket.entries = sub(packed, at + length)
   return ticket, true
 end
 
 local function save_ticket(name, ticket, ttl)
-  local head = pack('<BBdddH', ticket.phase, ticket.indexed, ticket.message, ticket.size, ticket.size_at, #ticket.refusal)
+  local head = pack('<BBdBH', ticket.phase, ticket.flags, ticket.message, #ticket.sizes, #ticket.refusal)
+  for i = 1, #ticket.sizes do head = head .. pack('<dd', ticket.sizes[i][1], ticket.sizes[i][2]) end
   redis.call('SET', base .. ':t:' .. name, head .. ticket.refusal .. ticket.entries, 'PX', whole(ttl))
 end
 
@@ -453,9 +521,9 @@ end
 
 local function store_ticket(name, ticket, queue_id, connection, open_ttl)
   local ttl = ticket.phase == OPEN and ticket.message > 0 and open_ttl or SETTLED_TTL
-  if queue_id ~= '' and ticket.indexed == 0 then
+  if queue_id ~= '' and ticket.flags % 2 == 0 then
     point('q:' .. queue_id, name, ttl)
-    ticket.indexed = 1
+    ticket.flags = ticket.flags + 1
   end
   if connection ~= '' then point('c:' .. connection, name, ttl) end
   save_ticket(name, ticket, ttl)
@@ -481,31 +549,65 @@ local function charged_times(ticket)
   return times
 end
 
+local function forget(ticket, digest)
+  local kept = {}
+  for at = 1, #ticket.entries, 16 do
+    if sub(ticket.entries, at, at + 7) ~= digest then kept[#kept + 1] = sub(ticket.entries, at, at + 15) end
+  end
+  ticket.entries = table.concat(kept)
+end
+
 local function note(ticket, digest, time)
   ticket.entries = ticket.entries .. digest .. pack('<d', time)
 end
 
-local function find_open_ticket(queue_id, connection)
+-- the message's ticket, by its queue id, closed or not; else the open one of its connection; else a name for a new one
+local function find_ticket(queue_id, connection)
   for _, name in ipairs({queue_id ~= '' and 'q:' .. queue_id or false, connection ~= '' and 'c:' .. connection or false}) do
     local ticket_name = name and redis.call('GET', base .. ':' .. name)
     if ticket_name then
       local ticket, found = load_ticket(ticket_name)
-      if found and ticket.phase == OPEN then return ticket_name, ticket end
+      if found and (ticket.phase == OPEN or sub(name, 1, 2) == 'q:') then return ticket_name, ticket end
     end
   end
   return 'q:' .. queue_id, nil
 end
 
 -- accounting ------------------------------------------------------------------------------------------------------------
-local function book(ticket, balances, cost)
+local MOST_PARTS = 255
+
+local function add_size(ticket, size, time)
+  ticket.size = ticket.size + size
+  if #ticket.sizes == MOST_PARTS then size = size + table.remove(ticket.sizes)[1] end
+  ticket.sizes[#ticket.sizes + 1] = {size, time}
+end
+
+-- bytes off again, the latest first, as entries to be given back
+local function take_size(ticket, surplus, entries)
+  while surplus > 0 and #ticket.sizes > 0 do
+    local last = ticket.sizes[#ticket.sizes]
+    local part = min(surplus, last[1])
+    if part < last[1] then last[1] = last[1] - part else table.remove(ticket.sizes) end
+    entries[#entries + 1] = {BYTES, part, last[2]}
+    ticket.size, surplus = ticket.size - part, surplus - part
+  end
+end
+
+local function book(ticket, balances, cost, granted, held)
+  granted = granted or {}
+  if held and ticket.flags < 2 then
+    ticket.flags = ticket.flags + 2
+    count('held', 1)
+  end
   if cost.messages == 0 and cost.recipients == 0 and cost.size == 0 and #cost.digests == 0 then return false end
-  charge_balances(balances, cost)
+  charge_balances(balances, cost, granted)
   count('messages', cost.messages)
   count('recipients', cost.recipients)
   count('bytes', cost.size)
-  if cost.messages > 0 then ticket.message = now end
-  if cost.size > 0 then ticket.size, ticket.size_at = ticket.size + cost.size, now end
-  for i = 1, cost.recipients do note(ticket, cost.digests[i] or ANONYMOUS, now) end
+  local function charged_at(meter) return granted[meter] and now + GRANTED or now end
+  if cost.messages > 0 then ticket.message = charged_at(MESSAGES) end
+  if cost.size > 0 then add_size(ticket, cost.size, charged_at(BYTES)) end
+  for i = 1, cost.recipients do note(ticket, cost.digests[i] or ANONYMOUS, charged_at(RECIPIENTS)) end
   return true
 end
 
@@ -520,9 +622,9 @@ local function give_all_back(ticket, balances)
     end
   end
   entries[#entries + 1] = {MESSAGES, ticket.message > 0 and 1 or 0, ticket.message}
-  entries[#entries + 1] = {BYTES, ticket.size, ticket.size_at}
+  take_size(ticket, ticket.size, entries)
   ticket.entries = table.concat(kept)
-  ticket.message, ticket.size, ticket.size_at = 0, 0, 0
+  ticket.message = 0
   give_back(balances, entries)
 end
 
@@ -543,10 +645,7 @@ local function give_surplus_back(ticket, balances, recipients, size)
     end
     ticket.entries = table.concat(kept)
   end
-  if size > 0 and size < ticket.size then
-    entries[#entries + 1] = {BYTES, ticket.size - size, ticket.size_at}
-    ticket.size = size
-  end
+  if size > 0 and size < ticket.size then take_size(ticket, ticket.size - size, entries) end
   if #entries > 0 then give_back(balances, entries) end
 end
 
@@ -559,13 +658,34 @@ local function missing(ticket, recipients, size, digests)
   }
 end
 
-local function finish(...)
+local function note_refusal(ticket, refusal)
+  ticket.refusal = refusal_text(refusal)
+  save_field('r', whole(now) .. '\t' .. ticket.refusal)
+  count('refused', 1)
+end
+
+-- The end of a ticket; its queue id finds it from now on, so that the same word again changes nothing.
+local function close_ticket(name, ticket, phase, queue_id, counter)
+  if counter ~= '' then count(counter, 1) end
+  ticket.phase = phase
+  save_ticket(name, ticket, SETTLED_TTL)
+  if queue_id ~= '' then point('q:' .. queue_id, name, SETTLED_TTL) end
+end
+
+local function finish(state, ...)
   write_counters()
   write_fields()
+  if drawn then save_state(state) end
   return {...}
 end
 
--- The decision as it goes back: {0 admitted | 1 refused | 2 suspended, repeated, refusal, reason}.
-local function decision(code, repeated, refusal, reason)
-  return finish(code, repeated and 1 or 0, refusal or '', reason or '')
+-- The decision as it goes back: {0 admitted | 1 refused | 2 suspended | 3 held, repeated, refusal, reason, granted}.
+local function decision(state, code, repeated, refusal, reason, granted)
+  return finish(state, code, repeated and 1 or 0, refusal or '', reason or '', granted and next(granted) and 1 or 0)
+end
+
+local function found_decision(state, result, repeated)
+  if result.refused then return decision(state, 1, false, refusal_text(result.refused)) end
+  local named = result.held or result.observed
+  return decision(state, result.held and 3 or 0, repeated, named and refusal_text(named), '', result.granted)
 end

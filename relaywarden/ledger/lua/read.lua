@@ -3,7 +3,7 @@
 local state_text = redis.call('GET', base .. ':s') or ''
 local state = state_text ~= '' and cjson.decode(state_text) or {}
 local balances = open_balances(ARGV[1], '0', state)
-local reply = {whole(now), state_text, fields['c'] or ''}
+local reply = {whole(now), state_text, fields['c'] or '', fields['r'] or ''}
 for i = 1, #balances do
   local balance = balances[i]
   local used, counter = used_of(balance), counter_of(balance)

@@ -1,11 +1,12 @@
 -- refund.lua - the message was not taken: give back what its ticket was charged.
--- ARGV: balances, observe, queue id, connection, counter
+-- ARGV: balances, how, queue id, connection, counter
 local state = load_state()
 local balances = open_balances(ARGV[1], ARGV[2], state)
-if ARGV[5] ~= '' then count(ARGV[5], 1) end
-local name, ticket = find_open_ticket(ARGV[3], ARGV[4])
-if not ticket then return finish(0, 0, '0') end
+local name, ticket = find_ticket(ARGV[3], ARGV[4])
+local found = ticket ~= nil
+if found and ticket.phase ~= OPEN then return {1, #charged_times(ticket), whole(ticket.size)} end
+if not found and (ARGV[5] == '' or ARGV[3] == '') then return {0, 0, '0'} end
+ticket = ticket or new_ticket()
 give_all_back(ticket, balances)
-ticket.phase = REFUNDED
-save_ticket(name, ticket, SETTLED_TTL)
-return finish(1, #charged_times(ticket), whole(ticket.size))
+close_ticket(name, ticket, REFUNDED, ARGV[3], ARGV[5])
+return finish(state, found and 1 or 0, #charged_times(ticket), whole(ticket.size))

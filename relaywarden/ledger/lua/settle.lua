@@ -1,12 +1,11 @@
 -- settle.lua - the milter is done with the message: the ticket becomes what it really was, past limits if need be.
--- ARGV: balances, observe, queue id, connection, size, counter, recipients, digest...
+-- ARGV: balances, how, queue id, connection, size, counter, recipients, digest...
 local state = load_state()
 local balances = open_balances(ARGV[1], ARGV[2], state)
-local name, ticket = find_open_ticket(ARGV[3], ARGV[4])
+local name, ticket = find_ticket(ARGV[3], ARGV[4])
 local found = ticket ~= nil
-if not found then
-  ticket = {phase = OPEN, indexed = 0, message = 0, size = 0, size_at = 0, refusal = '', entries = ''}
-end
+if found and ticket.phase ~= OPEN then return {1, #charged_times(ticket), whole(ticket.size)} end
+ticket = ticket or new_ticket()
 local size, recipients, fresh = tonumber(ARGV[5]), max(1, tonumber(ARGV[7])), {}
 for i = 8, #ARGV do
   if answered(ticket, ARGV[i]) == 0 then fresh[#fresh + 1] = ARGV[i] end
@@ -14,8 +13,5 @@ end
 local cost = missing(ticket, recipients, size, fresh)
 give_surplus_back(ticket, balances, recipients, size)
 book(ticket, balances, cost)
-if ARGV[6] ~= '' then count(ARGV[6], 1) end
-ticket.phase = SETTLED
-save_ticket(name, ticket, SETTLED_TTL)
-if not found then point('q:' .. ARGV[3], name, SETTLED_TTL) end
-return finish(found and 1 or 0, #charged_times(ticket), whole(ticket.size))
+close_ticket(name, ticket, SETTLED, ARGV[3], ARGV[6])
+return finish(state, found and 1 or 0, #charged_times(ticket), whole(ticket.size))

@@ -1,13 +1,14 @@
--- steer.lua - merge a change into the dynamic state; JSON null removes a key.
+-- steer.lua - merge a change into the dynamic state; null removes a key, `limits` and `grants` change entry by entry.
 -- ARGV: change, JSON
 local state = load_state()
 for key, value in pairs(cjson.decode(ARGV[1])) do
+  if (key == 'limits' or key == 'grants') and type(value) == 'table' then
+    local entries = type(state[key]) == 'table' and state[key] or {}
+    for name, entry in pairs(value) do
+      if entry == cjson.null then entries[name] = nil else entries[name] = entry end
+    end
+    value = next(entries) and entries or cjson.null
+  end
   if value == cjson.null then state[key] = nil else state[key] = value end
 end
-if next(state) == nil then
-  redis.call('DEL', base .. ':s')
-  return '{}'
-end
-local text = cjson.encode(state)
-redis.call('SET', base .. ':s', text) -- no expiry: a human's word holds until a human takes it back
-return text
+return save_state(state)
