@@ -7,6 +7,7 @@ unless a test failed: then it stays and its path is printed.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from testbed.dns import DnsServer
 from testbed.factories import PostfixFactory, SidecarFactory, WorkFolder
@@ -25,6 +27,11 @@ from testbed.sidecar import Sidecar
 from testbed.sink import Sink
 
 _failed = pytest.StashKey[bool]()
+
+# No deadlines: the machine may be busy with the services under test.  `long` is for `make fuzz`.
+settings.register_profile("short", deadline=None, max_examples=60)
+settings.register_profile("long", deadline=None, max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -31,8 +32,10 @@ from relaywarden.ledger.operations import (
     Steer,
 )
 from relaywarden.limits import Limit, Meter
+from testbed.factories import WorkFolder
 from testbed.ledgerstore import AsyncInStep, settings
-from testbed.process import wait_for
+from testbed.ports import HOST, free_port
+from testbed.process import program, wait_for
 from testbed.redis import RedisServer
 from testbed.rediscluster import RedisCluster
 from testbed.redissentinel import RedisSentinel
@@ -335,3 +338,35 @@ def _tickets_held(client: Redis, tickets: list[str]) -> int:
     with client:
         found: Any = client.exists(*(f"rw:{{acme}}:t:{ticket}" for ticket in tickets))
         return int(found)
+
+
+@both
+@pytest.mark.parametrize("scheme", ["redis", "redis+unix", "rediss"])
+def test_password_database_socket_and_tls(
+    work_folder: WorkFolder, monkeypatch: pytest.MonkeyPatch, opener: Opener, scheme: str
+) -> None:
+    work = work_folder("redis-door")
+    options = {"requirepass": "s e:c/ret", "unixsocket": str(work / "socket")}
+    if scheme == "rediss":
+        key, cert, tls_port = work / "key.pem", work / "cert.pem", free_port()
+        names = ["-subj", "/CN=redis", "-addext", f"subjectAltName=IP:{HOST}"]
+        made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", *names, "-keyout", str(key), "-out", str(cert)]
+        subprocess.run([program("openssl", "openssl"), *made], check=True, capture_output=True)
+        options |= {"tls-port": str(tls_port), "tls-cert-file": str(cert), "tls-key-file": str(key), "tls-auth-clients": "no"}
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    with RedisServer(work, options) as server:
+        where = {
+            "redis": f"{HOST}:{server.port}/3",
+            "redis+unix": f"{options['unixsocket']}?db=3",
+            "rediss": f"{HOST}:{options.get('tls-port')}/3",
+        }[scheme]
+        acc = account("acme")
+        with closing(opener(f"{scheme}://:s%20e%3Ac%2Fret@{where}")) as ledger:
+            assert ledger.apply([Charge(acc, "t1", "a@x")]) == [Decision(Status.ADMITTED)]
+        with server.client(db=3) as client:
+            assert client.exists("rw:{acme}:t:t1")
+        with (
+            closing(opener(f"{scheme}://:wrong@{where}")) as ledger,
+            pytest.raises(StoreUnavailableError, match=r"(?i)wrongpass|invalid|password"),
+        ):
+            ledger.apply([Charge(acc, "t2", "a@x")])

@@ -19,7 +19,7 @@ def test_amounts(text: str | int, amount: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ms"),
-    [("10s", 10_000), ("hour", 3_600_000), ("15m", 900_000), ("30d", 2_592_000_000), ("2 days", 172_800_000), (5, 5000)],
+    [("10s", 10_000), ("hour", 3_600_000), ("15m", 900_000), ("30d", 2_592_000_000), ("2 days", 172_800_000), ("200ms", 200), (5, 5000)],
 )
 def test_durations(text: str | float, ms: int) -> None:
     assert parse_duration(text) == ms
@@ -64,4 +64,4 @@ def test_a_balance_outlives_a_change_of_the_amount() -> None:
 
 def test_formats_for_people() -> None:
     assert [format_bytes(n) for n in (0, 1023, 1536, 5 << 40)] == ["0 B", "1023 B", "1.5 KiB", "5 TiB"]
-    assert [format_duration(n) for n in (1_500, 90_000, 3_600_000)] == ["1.5s", "90s", "1h"]
+    assert [format_duration(n) for n in (1_500, 90_000, 3_600_000)] == ["1500ms", "90s", "1h"]

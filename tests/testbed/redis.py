@@ -51,9 +51,10 @@ class RedisServer:
         self._process.start()
         return self
 
-    def client(self, timeout: float = 5.0) -> redis.Redis:
+    def client(self, timeout: float = 5.0, db: int = 0) -> redis.Redis:
         """A new client, without the package's own retries; close it, or use it as a context manager."""
-        return redis.Redis(host=self.host, port=self.port, socket_timeout=timeout, retry=Retry(NoBackoff(), 0))
+        password, retry = self.options.get("requirepass"), Retry(NoBackoff(), 0)
+        return redis.Redis(host=self.host, port=self.port, db=db, password=password, socket_timeout=timeout, retry=retry)
 
     def flush(self) -> None:
         with self.client() as client:
