@@ -8,6 +8,7 @@ windows of a meter do not admit may go to a grant.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from relaywarden.ledger.grants import GRANTED, Grants
@@ -60,6 +61,14 @@ class Fields(Protocol):
 
     def save(self, name: str, value: bytes) -> None:
         """Replace a balance's value."""
+        ...
+
+    def load_tail(self, name: str) -> bytes | None:
+        """The older slots of a window."""
+        ...
+
+    def save_tail(self, name: str, value: bytes) -> None:
+        """Replace the older slots of a window."""
         ...
 
     def shelf(self, name: str) -> Shelf:
@@ -117,7 +126,7 @@ class Balances:
             else:
                 counter = self._counter(balance)
                 counter.add(amount)
-                self._fields.save(balance.key, counter.pack())
+                self._save(balance.key, counter)
 
     def take_back(self, entries: Sequence[tuple[Meter, int, float]]) -> None:
         """Give back (meter, amount, time charged in ms) entries; unique recipients stay as they are."""
@@ -135,7 +144,7 @@ class Balances:
                     counter.take_back(ms, amount)
                 else:
                     counter.take_back(amount)
-            self._fields.save(balance.key, counter.pack())
+            self._save(balance.key, counter)
 
     def used(self) -> tuple[Used, ...]:
         """Every balance as it stands."""
@@ -189,11 +198,16 @@ class Balances:
         if counter is None:
             packed, limit = self._fields.load(balance.key), balance.limit
             if limit.burst is None:
-                counter = Ring(packed, limit.window_ms, self._now)
+                counter = Ring(packed, limit.window_ms, self._now, partial(self._fields.load_tail, balance.key))
             else:
                 counter = Rate(packed, limit.amount, limit.window_ms, self.allowed(balance), self._now)
             self._counters[balance.key] = counter
         return counter
+
+    def _save(self, key: str, counter: Ring | Rate) -> None:
+        self._fields.save(key, counter.pack())
+        if isinstance(counter, Ring) and counter.tail_changed:
+            self._fields.save_tail(key, counter.pack_tail())
 
     def _sketch(self, balance: Balance) -> Sketch:
         """Seeing a recipient a second time, when it is charged, changes nothing."""

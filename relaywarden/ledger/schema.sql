@@ -12,6 +12,14 @@ CREATE TABLE IF NOT EXISTS balance (
     PRIMARY KEY (tenant, name)
 ) WITHOUT ROWID;
 
+-- The older slots of a window: wide, and read only when a slot passes.
+CREATE TABLE IF NOT EXISTS tail (
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (tenant, name)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS sketch (
     tenant TEXT NOT NULL,
     name TEXT NOT NULL,

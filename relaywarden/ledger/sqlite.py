@@ -32,8 +32,10 @@ _SWEEP_EVERY = 64  # batches
 _SWEEP_ROWS = 2000
 _LOADED_TOGETHER = 256  # SQLite before 3.32 takes 999 parameters
 
+_PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=4000;"
 _UPSERTS = {
     "balance": "REPLACE INTO balance VALUES (?,?,?)",  # these have no other index: one descent of the tree, not two
+    "tail": "REPLACE INTO tail VALUES (?,?,?)",
     "sketch": "REPLACE INTO sketch VALUES (?,?,?,?)",
     "ticket": "INSERT INTO ticket VALUES (?,?,?,?) "
     "ON CONFLICT DO UPDATE SET value=excluded.value, expires_ms=excluded.expires_ms",
@@ -61,12 +63,10 @@ class SqliteLedger:
         try:
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
-            self._db.executescript(
-                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=4000;"
-                + files("relaywarden.ledger").joinpath("schema.sql").read_text(encoding="utf-8")
-            )
-            # From here on waiting for the lock is ours: SQLite's own steps of up to 100 ms are too coarse for a verdict.
-            self._db.execute("PRAGMA busy_timeout=0")
+            # Waiting for the lock is ours: SQLite's own steps of up to 100 ms are too coarse for a verdict, and it does not
+            # wait at all where two programs switch a new file to WAL at once.
+            schema = files("relaywarden.ledger").joinpath("schema.sql").read_text(encoding="utf-8")
+            self._patiently(self._db.executescript, f"PRAGMA busy_timeout=0; {_PRAGMAS} {schema}")
         except (OSError, sqlite3.Error) as error:
             raise StoreUnavailableError(f"ledger {path}: {error}") from error
 
@@ -74,7 +74,7 @@ class SqliteLedger:
         """One transaction for the whole batch; raises StoreUnavailableError."""
         with self._lock:
             try:
-                self._begin()
+                self._patiently(self._db.execute, "BEGIN IMMEDIATE")
                 try:
                     results = self._run(operations)
                 except BaseException:
@@ -98,12 +98,13 @@ class SqliteLedger:
         with self._lock:
             self._db.close()
 
-    def _begin(self) -> None:
+    def _patiently(self, execute: Callable[[str], object], sql: str) -> None:
+        """Execute, and try again while another process holds the lock, until the timeout."""
         deadline = time.monotonic() + self._timeout
         pause = _FIRST_PAUSE
         while True:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
+                execute(sql)
             except sqlite3.OperationalError as error:
                 if str(error) != _BUSY or time.monotonic() >= deadline:
                     raise
@@ -161,6 +162,7 @@ class _Books:
         self.balances: dict[str, bytes] = {}
         self.counters: bytes | None = None
         self.state: str | None = None
+        self._tails: dict[str, bytes | None] = {}
         self._tickets: dict[str, bytes | None] = {}
         self._pointers: dict[str, str | None] = {}
         self._shelves: dict[str, _Shelf] = {}
@@ -180,6 +182,17 @@ class _Books:
     def save(self, name: str, value: bytes) -> None:
         self.balances[name] = value
         self._dirty["balance"][name] = (self._tenant, name, value)
+
+    def load_tail(self, name: str) -> bytes | None:
+        if name not in self._tails:
+            query = "SELECT value FROM tail WHERE tenant=? AND name=?"
+            row = self._db.execute(query, (self._tenant, name)).fetchone()
+            self._tails[name] = row[0] if row else None
+        return self._tails[name]
+
+    def save_tail(self, name: str, value: bytes) -> None:
+        self._tails[name] = value
+        self._dirty["tail"][name] = (self._tenant, name, value)
 
     def shelf(self, name: str) -> Shelf:
         if name not in self._shelves:
@@ -219,11 +232,10 @@ class _Books:
         self._dirty["tenant"]["*"] = ()
 
     def clear(self) -> None:
-        self._db.execute("DELETE FROM balance WHERE tenant=?", (self._tenant,))
-        self._db.execute("DELETE FROM sketch WHERE tenant=?", (self._tenant,))
-        self.balances.clear()
-        self._shelves.clear()
-        self._dirty["balance"].clear()
+        for table in ("balance", "tail", "sketch"):
+            self._db.execute(f"DELETE FROM {table} WHERE tenant=?", (self._tenant,))  # noqa: S608  # our own constants
+        for kept in (self.balances, self._tails, self._shelves, self._dirty["balance"], self._dirty["tail"]):
+            kept.clear()
 
     def _unexpired(self, query: str, name: str) -> Any:
         row = self._db.execute(query, (self._tenant, name)).fetchone()

@@ -3,7 +3,7 @@
 -- the binary formats, and one contract suite holds both to the same results.
 --
 -- Keys (KEYS[1] is the base, "rw:{tenant}", so that all of them share one Cluster slot):
---   base:b  hash    balances by key; "c", the counters; "r", the last refusal; "u:KEY", that there is a sketch
+--   base:b  hash    balances by key, their older slots by "KEY+"; "c", the counters; "r", the last refusal; "u:KEY", that there is a sketch
 --   base:u:KEY  hash  a unique-recipients sketch
 --   base:s  string  dynamic state, JSON; expires never
 --   base:t:ID  string  a ticket
@@ -14,7 +14,6 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
 local SLOTS, PARTS = 61, 60
-local RING = '<' .. string.rep('d', SLOTS + 2)
 local SETTLED_TTL = 300000
 local OPEN, REFUSED, SETTLED, REFUNDED = 0, 1, 2, 3
 local MESSAGES, RECIPIENTS, BYTES, UNIQUE = 0, 1, 2, 3
@@ -96,83 +95,75 @@ local function write_counters()
 end
 
 -- rolling window --------------------------------------------------------------------------------------------------------
--- A ring stays packed while its newest slot is the current one: the common case touches 24 of its 504 bytes.
-local function ring_slots(ring)
-  if not ring.slots then
-    ring.slots = {unpack_bin(RING, ring.packed)}
-    table.remove(ring.slots, 1)
-    table.remove(ring.slots, 1)
-    ring.packed = nil
+-- The head is three doubles: newest slot, sum, amount in the newest slot.  The tail, field "KEY+", holds the older slots and
+-- is read only when it is needed.
+local TAIL = '<' .. string.rep('d', SLOTS)
+
+local function ring_tail(ring)
+  if not ring.tail then
+    local packed = not ring.fresh and redis.call('HGET', base .. ':b', ring.key .. '+')
+    if packed and packed ~= '' then
+      ring.tail = {unpack_bin(TAIL, packed)}
+    else
+      ring.tail = {}
+      for i = 1, SLOTS do ring.tail[i] = 0 end
+    end
   end
-  return ring.slots
+  return ring.tail
 end
 
-local function ring_open(packed, window)
+local function ring_open(key, packed, window)
   local slot = floor(now * PARTS / window)
-  local ring = {window = window, last = slot, total = 0}
-  if not packed then
-    ring.slots = {}
-    for i = 1, SLOTS do ring.slots[i] = 0 end
-    return ring
-  end
-  ring.last, ring.total = unpack_bin('<dd', packed)
-  ring.packed = packed
+  local ring = {key = key, window = window, last = slot, total = 0, current = 0, fresh = not packed}
+  if not packed then return ring end
+  ring.last, ring.total, ring.current = unpack_bin('<ddd', packed)
   if slot - ring.last >= SLOTS then
-    local slots = ring_slots(ring)
-    for i = 1, SLOTS do slots[i] = 0 end
-    ring.last, ring.total = slot, 0
+    ring.last, ring.total, ring.current, ring.fresh, ring.tail_changed = slot, 0, 0, true, true
   elseif ring.last - slot >= SLOTS then
-    local slots = ring_slots(ring)
-    for i = 1, SLOTS do slots[i] = 0 end
-    ring.last = slot
-    slots[slot % SLOTS + 1] = ring.total
+    ring.last, ring.current, ring.fresh, ring.tail_changed = slot, ring.total, true, true
   elseif slot > ring.last then
-    local slots = ring_slots(ring)
-    for number = ring.last + 1, slot do
-      local i = number % SLOTS + 1
-      ring.total = ring.total - slots[i]
-      slots[i] = 0
+    if ring.total ~= 0 then
+      local tail = ring_tail(ring)
+      tail[ring.last % SLOTS + 1] = ring.current
+      for number = ring.last + 1, slot do
+        local i = number % SLOTS + 1
+        ring.total = ring.total - tail[i]
+        tail[i] = 0
+      end
+      ring.tail_changed = true
     end
-    ring.last = slot
+    ring.last, ring.current = slot, 0
   end
   return ring
 end
 
-local function ring_pack(ring)
-  return ring.packed or pack(RING, ring.last, ring.total, unpack(ring.slots, 1, SLOTS))
-end
-
-local function ring_add(ring, amount)
-  local i = ring.last % SLOTS
-  ring.total = ring.total + amount
-  if ring.packed then
-    local at = 17 + i * 8
-    local value = unpack_bin('<d', ring.packed, at)
-    ring.packed = pack('<dd', ring.last, ring.total) .. sub(ring.packed, 17, at - 1)
-      .. pack('<d', value + amount) .. sub(ring.packed, at + 8)
-  else
-    ring.slots[i + 1] = ring.slots[i + 1] + amount
+local function ring_save(ring)
+  save_field(ring.key, pack('<ddd', ring.last, ring.total, ring.current))
+  if ring.tail_changed then
+    local packed = pack(TAIL, unpack(ring_tail(ring), 1, SLOTS))
+    save_field(ring.key .. '+', find(packed, '[^%z]') and packed or '')
   end
 end
 
 local function ring_take_back(ring, charged, amount)
   local number = min(floor(charged * PARTS / ring.window), ring.last)
   if ring.last - number >= SLOTS then return end
-  local slots = ring_slots(ring)
-  while amount > 0 and number <= ring.last do
-    local i = number % SLOTS + 1
-    local part = min(amount, slots[i])
-    slots[i] = slots[i] - part
+  while amount > 0 and number < ring.last do
+    local tail, i = ring_tail(ring), number % SLOTS + 1
+    local part = min(amount, tail[i])
+    if part > 0 then tail[i], ring.tail_changed = tail[i] - part, true end
     ring.total = ring.total - part
     amount = amount - part
     number = number + 1
   end
+  local part = min(amount, ring.current)
+  ring.current, ring.total = ring.current - part, ring.total - part
 end
 
 local function ring_wait(ring, excess)
-  local slots, freed = ring_slots(ring), 0
+  local tail, freed = ring_tail(ring), 0
   for number = ring.last - PARTS, ring.last do
-    freed = freed + slots[number % SLOTS + 1]
+    freed = freed + (number < ring.last and tail[number % SLOTS + 1] or ring.current)
     if freed >= excess then return max(1, ceil((number + SLOTS) * ring.window / PARTS) - now) end
   end
   return ring.window + floor(ring.window / PARTS)
@@ -362,7 +353,7 @@ local function counter_of(balance)
     elseif balance.rated then
       balance.counter = rate_open(packed, balance.amount, balance.window, balance.allowed)
     else
-      balance.counter = ring_open(packed, balance.window)
+      balance.counter = ring_open(balance.key, packed, balance.window)
     end
   end
   return balance.counter
@@ -446,8 +437,8 @@ local function charge_balances(balances, cost, granted)
         counter.arrival = min(counter.arrival + amount * counter.interval, now + counter.burst * counter.interval)
         save_field(balance.key, pack('<d', counter.arrival))
       else
-        ring_add(counter, amount)
-        save_field(balance.key, ring_pack(counter))
+        counter.current, counter.total = counter.current + amount, counter.total + amount
+        ring_save(counter)
       end
     end
   end
@@ -473,7 +464,8 @@ local function give_back(balances, entries)
           end
         end
       end
-      if touched then save_field(balance.key, balance.rated and pack('<d', counter.arrival) or ring_pack(counter)) end
+      if touched and balance.rated then save_field(balance.key, pack('<d', counter.arrival)) end
+      if touched and not balance.rated then ring_save(counter) end
     end
   end
   for j = 1, #entries do

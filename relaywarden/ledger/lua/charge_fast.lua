@@ -50,27 +50,32 @@ do
       if amount > 0 then
         local ring = values[i + 1]
         if not ring then return nil end
-        local last, total = unpack_bin('<dd', ring)
+        local last, total, current = unpack_bin('<ddd', ring)
         local slot = floor(now * 60 / row[4])
         if slot < last then return nil end
-        if slot - last >= 61 then
-          ring, total = string.rep('\0', 504), 0
-        else
-          for number = last + 1, slot do
-            local at = 17 + number % 61 * 8
-            local expired = unpack_bin('<d', ring, at)
-            if expired ~= 0 then
-              total, ring = total - expired, sub(ring, 1, at - 1) .. '\0\0\0\0\0\0\0\0' .. sub(ring, at + 8)
+        if slot > last then
+          local tail = total ~= 0 and slot - last < 61 and call('HGET', base .. ':b', row[1] .. '+')
+          if tail == '' then tail = false end
+          if total ~= 0 and slot - last < 61 then
+            tail = tail or string.rep('\0', 488)
+            local at = last % 61 * 8 + 1
+            tail = sub(tail, 1, at - 1) .. pack('<d', current) .. sub(tail, at + 8)
+            for number = last + 1, slot do
+              at = number % 61 * 8 + 1
+              local expired = unpack_bin('<d', tail, at)
+              if expired ~= 0 then
+                total, tail = total - expired, sub(tail, 1, at - 1) .. '\0\0\0\0\0\0\0\0' .. sub(tail, at + 8)
+              end
             end
+            out[n + 1], out[n + 2], n = row[1] .. '+', tail, n + 2
+          elseif total ~= 0 then
+            total = 0
+            out[n + 1], out[n + 2], n = row[1] .. '+', '', n + 2
           end
+          last, current = slot, 0
         end
-        last = slot
         if total + amount > row[3] then return nil end
-        local at = 17 + last % 61 * 8
-        out[n + 1] = row[1]
-        out[n + 2] = pack('<dd', last, total + amount) .. sub(ring, 17, at - 1)
-          .. pack('<d', unpack_bin('<d', ring, at) + amount) .. sub(ring, at + 8)
-        n = n + 2
+        out[n + 1], out[n + 2], n = row[1], pack('<ddd', last, total + amount, current + amount), n + 2
       end
     end
 
