@@ -45,7 +45,7 @@ def _config(postfix: Postfix, rspamd: Rspamd, folder: Path, key: Path) -> dict[s
             "acme": {
                 "plan": "large",
                 "from_domains": ["acme.example"],
-                "dkim": [{"domain": "acme.example", "selector": "rw1", "key": str(key)}],
+                "dkim": [{"domain": "acme.example", "selector": "chain", "key": str(key)}],
                 "pool": "transactional",
             },
             "tiny": {"plan": "small", "pool": "bulk"},
@@ -68,7 +68,7 @@ def chain(
 ) -> Iterator[Chain]:
     folder = work_folder("chain")
     key = folder / "acme.pem"
-    dns.add({"rw1._domainkey.acme.example": {"TXT": make_key(key)}})
+    dns.add({"chain._domainkey.acme.example": {"TXT": make_key(key)}})
     postfix = postfix_factory(users={"acme": "secret", "tiny": "secret"})
     yield Chain(postfix, sidecar_factory(_config(postfix, rspamd, folder, key)))
 

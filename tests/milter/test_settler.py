@@ -60,7 +60,7 @@ def test_operations_are_in_the_store_when_submit_returns(tmp_path: Path) -> None
     with settler(store) as made:
         assert made.submit(settle(1))
         assert counted(store)["messages"] == 1
-        assert made.submit(Refund(ACCOUNT, "4Q1", "192.0.2.1:1", counter="rejected"))
+        assert made.submit(Refund(ACCOUNT, "4Q2", "192.0.2.1:1", counter="rejected"))
         assert counted(store)["rejected"] == 1
 
 
@@ -103,7 +103,7 @@ def test_a_store_that_hangs_costs_one_timeout(work_folder: WorkFolder) -> None:
         redis.resume()
         wait_for("the queue is not settled", lambda: made.settled)
         # The store may carry out what it had received when we stopped waiting, and then get it again: nothing is lost.
-        assert counted(redis.url)["messages"] >= 3
+        assert counted(redis.url)["messages"] == 3
 
 
 def test_what_waits_is_bounded_and_the_oldest_goes(work_folder: WorkFolder, caplog: pytest.LogCaptureFixture) -> None:
