@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from relaywarden.config.settings import DkimSettings, Mode, OnExceed, PlanSettings, Settings, TenantSettings
+from relaywarden.ledger.operations import Account
 from relaywarden.limits import Limit
 
 
@@ -32,6 +33,16 @@ class Tenant:
     dkim: tuple[DkimSettings, ...] = ()
     pool: str | None = None
     configured: bool = True  # False: an unknown login that became its own tenant
+
+    def account(self, *, login: str = "", sender: str = "", client: str = "") -> Account:
+        """What the ledger charges: policyd and milter must name the same balances, so this is the only place that does.
+
+        A limit `per: from_domain` belongs to the domain of the envelope sender: policyd is asked before the From header
+        comes.  Mail to be held is charged past its limits, or a released queue would be mail that no window knows of.
+        """
+        observe, hold = self.mode is Mode.OBSERVE, self.on_exceed is OnExceed.HOLD
+        domain = sender.rpartition("@")[2]
+        return Account.of(self.name, self.limits, observe, hold, login=login, from_domain=domain, client=client)
 
 
 class Directory:

@@ -37,7 +37,21 @@ def test_every_debian_package_says_why_it_is_here() -> None:
             assert f"``{name}``" in text, name
 
 
-COMMANDS = ["run", "policyd", "milter", "check", "tenants", "show", "ask", "suspend", "resume", "reset"]
+COMMANDS = [
+    "run",
+    "policyd",
+    "milter",
+    "check",
+    "tenants",
+    "show",
+    "ask",
+    "suspend",
+    "resume",
+    "reset",
+    "grant",
+    "set",
+    "explain",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

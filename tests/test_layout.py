@@ -6,6 +6,7 @@ import ast
 import configparser
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,9 +70,11 @@ def test_modules_stay_readable(source: Path) -> None:
 def test_a_built_wheel_works_outside_the_tree(tmp_path: Path) -> None:
     """Packages, typing markers, SQL and Lua files are all in the wheel."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    tree = tmp_path / "tree"  # setuptools builds inside the tree it is given
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".venv", ".git", "build", ".*_cache", "__pycache__"))
     options = ["--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", *options, str(ROOT)],
+        [sys.executable, "-m", "pip", "wheel", *options, str(tree)],
         check=True,
         env=environment,
         capture_output=True,

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from relaywarden.config.settings import Mode, OnExceed, OnScanError, Settings
+from relaywarden.config.settings import Mode, OnScanError, Settings
 from relaywarden.config.settings import Outcome as Ended
 from relaywarden.errors import KeyFileError, MessageError, ScanError
 from relaywarden.ledger.operations import Account, Refund, Settle
@@ -251,7 +251,4 @@ class _Work:
 
 
 def _account(tenant: Tenant, envelope: Envelope) -> Account:
-    """The same account that policyd charges: its scopes are the login, the envelope sender's domain and the client."""
-    observe = tenant.mode is Mode.OBSERVE or tenant.on_exceed is OnExceed.HOLD
-    return Account.of(tenant.name, tenant.limits, observe, login=envelope.login or "",
-                      from_domain=envelope.sender.rpartition("@")[2], client=envelope.address)  # fmt: skip
+    return tenant.account(login=envelope.login or "", sender=envelope.sender, client=envelope.address)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from relaywarden.errors import ProtocolError
-from relaywarden.ledger.operations import Account, Balance, Decision, Ledger, Read, Settlement, Snapshot
+from relaywarden.ledger.operations import Account, Balance, Decision, Done, Ledger, Read, Snapshot
 from relaywarden_policyd.decide import Judge, answer
 from relaywarden_policyd.protocol import Request, State, parse_request
 from relaywarden_policyd.verdict import Cause, Verdict, format_wait
@@ -97,7 +97,7 @@ def ask(judge: Judge, ledger: Ledger, requests: Iterable[Request]) -> Iterator[A
             continue
         account = asked.operation.account
         decision, snapshot = ledger.apply([asked.operation, Read(account)])
-        if not isinstance(decision, Decision | Settlement):
+        if not isinstance(decision, Decision | Done):
             raise ProtocolError(f"the ledger answered a request by {type(decision).__name__}")
         verdict = answer(asked, decision)
         if verdict.admits and request.state is State.RCPT:

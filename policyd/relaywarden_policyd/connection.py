@@ -18,7 +18,7 @@ from collections import deque
 from time import perf_counter
 from typing import cast
 
-from relaywarden.ledger.operations import Decision, Result, Settlement
+from relaywarden.ledger.operations import Decision, Done, Result
 from relaywarden.logs import event
 from relaywarden_policyd.decide import Question, answer
 from relaywarden_policyd.desk import Desk
@@ -43,7 +43,7 @@ class _Slot:
         """The ledger's result is here."""
         try:
             question = cast("Question", self.question)
-            self.conclude(answer(question, cast("Decision | Settlement", result), local=local))
+            self.conclude(answer(question, cast("Decision | Done", result), local=local))
             self.connection.flush()
         except Exception:  # a fault of ours: Postfix must not wait for it, and the rest of the batch even less
             log.exception("a request could not be answered")

@@ -22,7 +22,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from relaywarden.config.settings import Mode, OnExceed, Settings
-from relaywarden.ledger.operations import Account, Charge, Decision, Reconcile, Refund, Refusal, Settlement, Status
+from relaywarden.ledger.operations import Account, Charge, Decision, Done, Reconcile, Refusal, Refuse, Status
 from relaywarden.limits import Limit, Scope, format_bytes
 from relaywarden.tenants import Directory, Tenant
 from relaywarden_policyd.protocol import Request, State
@@ -48,7 +48,7 @@ class Known:
         self.admitted = Verdict(Action.DUNNO, Cause.ADMITTED, tenant.name, tenant.mode.value)
         self.repeated = Verdict(Action.DUNNO, Cause.ADMITTED, tenant.name, tenant.mode.value, repeated=True)
         self.scopes = frozenset(limit.per for limit in tenant.limits) - {Scope.TENANT}
-        self.whole = _account(tenant)
+        self.whole = tenant.account()
         self.accounts: dict[tuple[str, str, str], Account] = {}
 
     def account(self, request: Request) -> Account:
@@ -56,21 +56,21 @@ class Known:
         if not self.scopes:
             return self.whole
         login = request.sasl_username if Scope.LOGIN in self.scopes else ""
-        domain = request.sender.rpartition("@")[2] if Scope.FROM_DOMAIN in self.scopes else ""
+        sender = request.sender if Scope.FROM_DOMAIN in self.scopes else ""
         client = request.client_address if Scope.CLIENT in self.scopes else ""
-        account = self.accounts.get((login, domain, client))
+        account = self.accounts.get((login, sender, client))
         if account is None:
             if len(self.accounts) >= _REMEMBERED:
                 self.accounts.clear()
-            account = _account(self.tenant, login=login, from_domain=domain, client=client)
-            self.accounts[login, domain, client] = account
+            account = self.tenant.account(login=login, sender=sender, client=client)
+            self.accounts[login, sender, client] = account
         return account
 
 
 class Question(NamedTuple):
     """What the ledger must be asked before there is a verdict."""
 
-    operation: Charge | Reconcile | Refund
+    operation: Charge | Reconcile | Refuse
     known: Known
     verdict: Verdict | None = None  # stands already: refused whatever the ledger says, or observed
 
@@ -109,13 +109,13 @@ class Judge:
             return _NOT_DECIDED
         known = self._known.get(tenant.name) or self._remember(tenant)
         account = known.account(request)
+        ticket = request.instance or self._fresh_ticket()
         cap = _cap(tenant, request, earlier)
         if cap is not None and not cap.admits:
-            if at_rcpt or dry:
+            if dry:
                 return cap
-            # None of the message will be sent: what RCPT charged goes back.
-            return Question(Refund(account, request.queue_id, request.connection, "refused"), known, cap)
-        ticket = request.instance or self._fresh_ticket()
+            # At DATA and later none of the message will be sent: what RCPT charged goes back.
+            return Question(Refuse(account, ticket, request.recipient if at_rcpt else ""), known, cap)
         if at_rcpt:
             charge = Charge(account, ticket, request.recipient, request.size, request.queue_id, request.connection, dry)
             return Question(charge, known, cap)
@@ -129,12 +129,12 @@ class Judge:
         return known
 
 
-def answer(question: Question, result: Decision | Settlement, *, local: bool = False) -> Verdict:
+def answer(question: Question, result: Decision | Done, *, local: bool = False) -> Verdict:
     """The verdict that follows from the ledger's result; `local`: it was decided without the ledger."""
     known, verdict = question.known, question.verdict
     if verdict is not None and not verdict.admits:
         return verdict
-    if isinstance(result, Settlement):  # a refund, which only goes with a verdict that stands
+    if isinstance(result, Done):  # a refusal that is only counted, which goes with a verdict that stands
         return known.admitted
     tenant = known.tenant
     if result.refusal is None and result.status is Status.ADMITTED:
@@ -142,6 +142,8 @@ def answer(question: Question, result: Decision | Settlement, *, local: bool = F
             return verdict
         if local:
             return Verdict(Action.DUNNO, Cause.STORE, tenant.name, tenant.mode.value)
+        if result.granted:
+            return Verdict(Action.DUNNO, Cause.GRANTED, tenant.name, tenant.mode.value, repeated=result.repeated)
         return known.repeated if result.repeated else known.admitted
     if result.refusal is None:
         text = "Sending is suspended for this account, ask your provider"
@@ -180,27 +182,18 @@ _UNKNOWN_REJECTED = Verdict(
 )
 
 
-def _account(tenant: Tenant, **scope: str) -> Account:
-    # Mail to be held is charged too, or a released queue would be mail that no window knows of: the ledger then charges
-    # past the limit and says so, and everything is held until the window has room again.
-    observe = tenant.mode is Mode.OBSERVE or tenant.on_exceed is OnExceed.HOLD
-    return Account.of(tenant.name, tenant.limits, observe, **scope)
-
-
 def _limit(account: Account, refusal: Refusal) -> Limit | None:
     return next((balance.limit for balance in account.balances if balance.key == refusal.key), None)
 
 
 def _at_limit(tenant: Tenant, limit: Limit | None, refusal: Refusal, decision: Decision) -> Verdict:
-    """A limit is reached.  The ledger refused; or it admitted, for a limit that is observed or whose excess is held."""
+    """A limit is reached.  The ledger refused; or charged past it, to be held; or admitted, as the limit is only observed."""
     never = refusal.retry_after_ms is None
     action, dsn = Action.REJECT, "5.7.1"
-    observed = decision.status is Status.ADMITTED and (
-        tenant.mode is Mode.OBSERVE or tenant.on_exceed is not OnExceed.HOLD or (limit is not None and limit.observe)
-    )
+    observed = decision.status is Status.ADMITTED
     if observed:
         action, dsn = Action.DUNNO, ""
-    elif tenant.on_exceed is OnExceed.HOLD:
+    elif decision.status is Status.HELD:
         action, dsn = Action.HOLD, ""
     elif tenant.on_exceed is OnExceed.DEFER and not never:
         action, dsn = Action.DEFER, "4.7.1"

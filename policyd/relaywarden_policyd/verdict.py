@@ -27,6 +27,7 @@ class Cause(Enum):
     """The rule that made the verdict."""
 
     ADMITTED = "admitted"
+    GRANTED = "granted"  # beyond a limit, and charged to a grant
     LIMIT = "limit"
     NEVER = "never"  # more than the limit as a whole: waiting does not help
     SUSPENDED = "suspended"

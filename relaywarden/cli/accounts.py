@@ -6,6 +6,7 @@ seconds, `bytes` in bytes.
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,10 @@ from typing import Any, cast
 import click
 
 from relaywarden.config.load import load
-from relaywarden.config.settings import Mode, Settings
+from relaywarden.config.settings import Settings
 from relaywarden.ledger.accounting import suspended
 from relaywarden.ledger.connect import open_ledger
-from relaywarden.ledger.operations import Account, Ledger, Read, Snapshot
+from relaywarden.ledger.operations import Ledger, Read, Snapshot
 from relaywarden.tenants import Directory, Tenant
 
 
@@ -50,7 +51,7 @@ class Office:
 
     def read(self, tenants: list[Tenant]) -> list[Snapshot]:
         """The books of several tenants, in one batch."""
-        operations = [Read(account_of(tenant)) for tenant in tenants]
+        operations = [Read(tenant.account()) for tenant in tenants]
         return cast("list[Snapshot]", self.ledger.apply(operations)) if operations else []
 
 
@@ -65,14 +66,9 @@ def office(config: Path) -> Iterator[Office]:
         ledger.close()
 
 
-def account_of(tenant: Tenant) -> Account:
-    """The tenant's own balances; those of single logins, domains and clients are not known by name."""
-    return Account.of(tenant.name, tenant.limits, tenant.mode is Mode.OBSERVE)
-
-
 def document(tenant: Tenant, snapshot: Snapshot) -> dict[str, Any]:
     """The contract of `tenants --json`."""
-    balances = account_of(tenant).balances
+    balances = tenant.account().balances  # those of single logins, domains and clients are not known by name
     return {
         "tenant": tenant.name,
         "plan": tenant.plan,
@@ -97,8 +93,31 @@ def full_document(tenant: Tenant, snapshot: Snapshot) -> dict[str, Any]:
     return document(tenant, snapshot) | {
         "counters": {"hour": dict(snapshot.hour), "today": dict(snapshot.today)},
         "signals": [],
+        "last_refusal": _last_refusal(snapshot),
+        "grants": [_grant(name, entry) for name, entry in sorted(snapshot.state.get("grants", {}).items())],
         "state": dict(snapshot.state),
     }
+
+
+def _last_refusal(snapshot: Snapshot) -> dict[str, Any] | None:
+    refusal = snapshot.last_refusal
+    if refusal is None:
+        return None
+    wait = None if refusal.retry_after_ms is None else math.ceil(refusal.retry_after_ms / 1000)
+    facts = {"limit": refusal.key, "used": refusal.used, "allowed": refusal.allowed, "retry_after": wait}
+    return {"at": iso_time(snapshot.refused_ms)} | facts
+
+
+def _grant(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": name, "meter": entry["meter"], "amount": entry["amount"], "used": entry.get("used", 0),
+        "until": iso_time(entry.get("until_ms", 0)), "reason": entry.get("reason", ""), "by": entry.get("by", ""),
+    }  # fmt: skip
+
+
+def iso_time(ms: float) -> str:
+    """A time of the ledger for people and programs, in UTC; empty for none."""
+    return datetime.datetime.fromtimestamp(int(ms) / 1000, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if ms else ""
 
 
 def standing(snapshot: Snapshot) -> str:

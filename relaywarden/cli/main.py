@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import relaywarden
-from relaywarden.cli import check, run, steer, view
+from relaywarden.cli import allow, check, explain, run, steer, view
 from relaywarden.config.load import DEFAULT_PATH
 from relaywarden.errors import ConfigError, RelaywardenError
 
@@ -51,7 +51,18 @@ def group(ctx: click.Context, config: Path) -> None:
     ctx.obj = config
 
 
-for _command in (run.run, check.check, view.tenants, view.show, steer.suspend, steer.resume, steer.reset):
+for _command in (
+    run.run,
+    check.check,
+    view.tenants,
+    view.show,
+    steer.suspend,
+    steer.resume,
+    steer.reset,
+    allow.grant,
+    allow.set_,
+    explain.explain,
+):
     group.add_command(_command)
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from relaywarden.cli.accounts import Office, document, full_document, office
+from relaywarden.cli.explain import tenant_lines
 from relaywarden.cli.output import console, duration, json_option, print_json
 from relaywarden.limits import format_bytes
 
@@ -48,15 +49,14 @@ def show(config: Path, tenant: str, as_json: bool) -> None:
     out = console()
     facts = (f"{key} {item[key] or '-'}" for key in ("plan", "mode", "standing", "pool"))
     out.print(f"[bold]{escape(item['tenant'])}[/]", *facts, sep="  ")
-    suspension = item["state"].get("suspended")
-    if item["standing"] == "suspended" and suspension:
-        out.print(f"suspended: {suspension.get('reason') or 'no reason given'}")
     _print_balances(item["used"])
     counters = Table("", *item["counters"]["today"], box=None, header_style="bold", pad_edge=False)
     for label, key in (("this hour", "hour"), ("today (UTC)", "today")):
         values = item["counters"][key]
         counters.add_row(label, *(format_bytes(value) if name == "bytes" else str(value) for name, value in values.items()))
     out.print(counters)
+    for line in list(tenant_lines(item))[1:]:
+        out.print(escape(line))
 
 
 def _full(opened: Office, name: str) -> dict[str, Any]:

@@ -153,7 +153,9 @@ class Balances:
     def allowed(self, balance: Balance) -> int:
         """The limit's amount (a rate's burst), or what the operator set instead."""
         base = balance.limit.amount if balance.limit.burst is None else balance.limit.burst
-        return int(self._overrides.get(balance.key, base))
+        if not self._overrides:
+            return base
+        return int(self._overrides.get(balance.key, self._overrides.get(balance.limit.balance_id, base)))
 
     def _used(self, balance: Balance) -> Used:
         allowed = self.allowed(balance)

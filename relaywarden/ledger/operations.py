@@ -50,13 +50,24 @@ class Account:
     hold: bool = False  # charge what the limits refuse, and say that it is to be held
 
     @classmethod
-    def of(cls, tenant: str, limits: Sequence[Limit], observe: bool = False, hold: bool = False, **scope: str) -> Account:
-        """The account of `tenant` for scope values such as `login="acme"`; a limit whose value is unknown is left out."""
+    def of(
+        cls,
+        tenant: str,
+        limits: Sequence[Limit],
+        observe: bool = False,
+        hold: bool = False,
+        *,
+        login: str = "",
+        from_domain: str = "",
+        client: str = "",
+    ) -> Account:
+        """The account of `tenant` for these scope values; a limit `per` a value that is not known is left out."""
+        scope = {Scope.LOGIN: login, Scope.FROM_DOMAIN: from_domain, Scope.CLIENT: client}
         balances = []
         for limit in limits:
             if limit.per is Scope.TENANT:
                 balances.append(Balance(limit, limit.balance_id))
-            elif value := scope.get(limit.per.value):
+            elif value := scope[limit.per]:
                 balances.append(Balance(limit, f"{limit.balance_id}={_short(value.casefold())}"))
         return cls(tenant, tuple(balances), observe, hold)
 
@@ -266,6 +277,10 @@ class Ledger(Protocol):
 
     def tenants(self) -> list[str]:
         """Names of all tenants that the ledger holds anything of; raises StoreUnavailableError."""
+        ...
+
+    def messages(self, queue_id: str) -> list[tuple[str, bytes]]:
+        """(tenant, ticket) of the message with this queue id; searched through, for people; raises StoreUnavailableError."""
         ...
 
     def close(self) -> None:

@@ -56,6 +56,21 @@ class RedisLedger:
             raise _unavailable(self._where, error) from error
         return sorted(found)
 
+    def messages(self, queue_id: str) -> list[tuple[str, bytes]]:
+        """(tenant, ticket) of the message with this queue id, by SCAN."""
+        found = []
+        try:
+            for server in self._route.primaries():
+                for key in _scan(server, f"rw:{{*}}:q:{_literal(queue_id)}"):
+                    base = key[: key.rindex(b"}") + 1]
+                    (name,) = _values(server, [("GET", key)])
+                    (ticket,) = _values(server, [("GET", base + b":t:" + name)]) if name else (None,)
+                    if ticket:
+                        found.append((scripts.tenant_of_key(key.decode()), ticket))
+        except _FAILURES as error:
+            raise _unavailable(self._where, error) from error
+        return found
+
     def close(self) -> None:
         """Close the connections."""
         self._route.close()
@@ -82,6 +97,19 @@ class AsyncRedisLedger:
     async def close(self) -> None:
         """Close the connections."""
         await self._route.close()
+
+
+def _literal(text: str) -> str:
+    """Text for a SCAN pattern that matches itself only."""
+    return "".join(f"\\{char}" if char in "*?[]\\^" else char for char in text)
+
+
+def _values(server: Route, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    replies = server.execute(commands)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 def _scan(server: Route, pattern: str) -> list[bytes]:

@@ -93,6 +93,18 @@ class SqliteLedger:
         except sqlite3.Error as error:
             raise StoreUnavailableError(f"ledger {self._path}: {error}") from error
 
+    def messages(self, queue_id: str) -> list[tuple[str, bytes]]:
+        """(tenant, ticket) of the message with this queue id."""
+        query = (
+            "SELECT ticket.tenant, value FROM pointer JOIN ticket ON ticket.name = ticket AND ticket.tenant = pointer.tenant "
+            "WHERE pointer.name = ?"
+        )
+        try:
+            with self._lock:
+                return list(self._db.execute(query, (f"q:{queue_id}",)))
+        except sqlite3.Error as error:
+            raise StoreUnavailableError(f"ledger {self._path}: {error}") from error
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

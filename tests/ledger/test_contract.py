@@ -23,6 +23,7 @@ from relaywarden.ledger.operations import (
     Status,
     Steer,
 )
+from relaywarden.ledger.ticket import Phase, Ticket
 from relaywarden.limits import Limit, Meter, Scope
 from testbed.ledgerstore import Store
 
@@ -382,6 +383,17 @@ def test_tenants_are_listed_and_kept_apart(store: Store) -> None:
     for name in names:
         store.do(Charge(Account.of(name, limits(messages="9/h")), "t1", "a@x"))
     assert sorted(store.ledger.tenants()) == sorted(names)
+
+
+def test_a_message_is_found_by_its_queue_id(store: Store) -> None:
+    for name in ("acme", "b}{c"):
+        store.do(Charge(Account.of(name, limits(messages="9/h")), "t1", "a@x", 70, "4Q1" if name == "acme" else "4Q2"))
+    ((tenant, packed),) = store.ledger.messages("4Q1")
+    ticket = Ticket.unpack(packed)
+    assert ticket is not None
+    assert (tenant, ticket.phase, ticket.size, len(ticket.charged)) == ("acme", Phase.OPEN, 70, 1)
+    assert [found for found, _ in store.ledger.messages("4Q2")] == ["b}{c"]
+    assert store.ledger.messages("4Q*") == store.ledger.messages("4Q3") == []
 
 
 def test_a_batch_keeps_the_order_of_its_operations(store: Store) -> None:

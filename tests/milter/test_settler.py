@@ -138,6 +138,9 @@ class HalfDown:
     def tenants(self) -> list[str]:
         return self.ledger.tenants()
 
+    def messages(self, queue_id: str) -> list[tuple[str, bytes]]:
+        return self.ledger.messages(queue_id)
+
     def close(self) -> None:
         self.ledger.close()
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relaywarden.config.settings import Settings
-from relaywarden.ledger.operations import Charge, Decision, Reconcile, Refund, Refusal, Settlement, Status
+from relaywarden.ledger.operations import Charge, Decision, Done, Reconcile, Refusal, Refuse, Status
 from relaywarden_policyd.decide import Fault, Judge, Question, answer
 from relaywarden_policyd.protocol import Request, State
 from relaywarden_policyd.verdict import Action, Cause, Verdict, format_wait
@@ -114,8 +114,7 @@ def test_unknown_login_with_a_plan_is_its_own_tenant() -> None:
 )
 @pytest.mark.parametrize("request_", [RCPT, DATA, EOM])
 def test_a_reached_limit(on_exceed: str, head: str, request_: Request) -> None:
-    # What is to be held is charged, so the ledger admits it and says what it was over.
-    status = Status.ADMITTED if on_exceed == "hold" else Status.REFUSED
+    status = Status.HELD if on_exceed == "hold" else Status.REFUSED
     found = verdict(judge(on_exceed=on_exceed), refused(status=status), request_)
     assert found.reply == f"{head}Sending limit of 500 recipients in 1h reached, 500 used; try again in 90s"
     assert (found.limit, found.used, found.allowed, found.retry_after_ms) == ("recipients: 500/1h", 500, 500, 90_000)
@@ -123,12 +122,18 @@ def test_a_reached_limit(on_exceed: str, head: str, request_: Request) -> None:
 
 
 def test_mail_to_be_held_is_charged_past_the_limit() -> None:
-    assert question(judge(on_exceed="hold").ask(RCPT)).operation.account.observe
-    assert not question(judge().ask(RCPT)).operation.account.observe
+    held = question(judge(on_exceed="hold").ask(RCPT)).operation.account
+    assert (held.hold, held.observe) == (True, False)
+    assert not question(judge().ask(RCPT)).operation.account.hold
 
 
-def test_an_override_to_enforce_still_holds() -> None:
-    assert verdict(judge(on_exceed="hold"), refused(status=Status.REFUSED)).action is Action.HOLD
+def test_observing_by_hand_goes_before_holding() -> None:
+    assert verdict(judge(on_exceed="hold"), refused(status=Status.ADMITTED)).action is Action.DUNNO
+
+
+def test_what_a_grant_carries_is_admitted_and_said() -> None:
+    found = verdict(judge(), Decision(Status.ADMITTED, granted=True))
+    assert (found.reply, found.cause) == ("DUNNO", Cause.GRANTED)
 
 
 def test_what_no_wait_makes_room_for_is_rejected() -> None:
@@ -176,15 +181,16 @@ def test_without_the_store_mail_passes_and_the_verdict_says_so() -> None:
 def test_recipients_cap_at_rcpt_lets_the_client_send_the_rest_in_another_message() -> None:
     by = judge(recipients_per_message=3)
     assert isinstance(by.ask(RCPT, earlier=2), Question)
-    found = by.ask(RCPT, earlier=3)
-    assert isinstance(found, Verdict)
+    asked = question(by.ask(RCPT, earlier=3))
+    assert asked.operation == Refuse(asked.operation.account, "i1", RCPT.recipient)
+    found = answer(asked, Done())
     assert found.reply == "452 4.5.3 Too many recipients in one message, at most 3 are allowed"
 
 
 def test_recipients_cap_at_data_rejects_and_gives_back() -> None:
     asked = question(judge(recipients_per_message=1).ask(DATA))
-    assert asked.operation == Refund(asked.operation.account, "Q1", "192.0.2.1:99", "refused")
-    found = answer(asked, Settlement(True, 2, 0))
+    assert asked.operation == Refuse(asked.operation.account, "i1")
+    found = answer(asked, Done())
     assert found.reply.startswith("REJECT 5.5.3 ")
     assert answer(asked, ADMITTED, local=True) == found  # a cap needs no store
 

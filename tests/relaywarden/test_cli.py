@@ -147,3 +147,46 @@ operator: {{dkim: [{{domain: b.example, selector: s, key: {tmp_path}/absent.pem}
         "is the address of",
     ):
         assert expected in said
+
+
+def test_grants_and_settings_act_and_are_explained(config: Path) -> None:
+    send(config, "acme", 3)
+    assert "recipients/1h is used up: 3 of 3" in call(config, "explain", "acme")
+    granted = document(
+        config, "grant", "acme", "recipients=500", "bytes=1GiB", "--until", "2h", "--reason", "breach notification"
+    )
+    assert granted["tenant"] == "acme"
+    grants = document(config, "show", "acme")["grants"]
+    assert sorted((entry["meter"], entry["amount"], entry["used"], entry["reason"]) for entry in grants) == [
+        ("bytes", 1 << 30, 0, "breach notification"),
+        ("recipients", 500, 0, "breach notification"),
+    ]
+    assert "0 of 500 recipients used" in call(config, "explain", "acme")
+    document(config, "grant", "acme", "--revoke", grants[0]["id"])
+    assert len(document(config, "show", "acme")["grants"]) == 1
+    changed = document(config, "set", "acme", "recipients/hour=1_000", "mode=observe")
+    assert (changed["mode"], changed["used"][0]["limit"]) == ("observe", 1000)
+    assert "recipients/1h is set to 1000 by hand" in call(config, "explain", "acme")
+    changed = document(config, "set", "acme", "recipients/hour=plan", "mode=plan", "messages/s=50")
+    assert (changed["mode"], changed["used"][0]["limit"], changed["used"][2]["limit"]) == ("enforce", 3, 50)
+
+
+def test_a_message_is_explained_by_its_queue_id(config: Path) -> None:
+    send(config, "acme", 2)
+    (told,) = document(config, "explain", "Q1")
+    assert (told["tenant"], told["phase"], told["recipients"], told["bytes"]) == ("acme", "settled", 2, 150)
+    assert "message Q1 of tenant acme" in call(config, "explain", "Q1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("grant", "acme", "recipients=5"), "expected METER=AMOUNT and --until"),
+        (("grant", "acme", "mails=5", "--until", "2h"), "expected one of messages, recipients"),
+        (("grant", "acme", "recipients=lots", "--until", "2h"), "expected an amount"),
+        (("set", "acme", "recipients/day=5"), "the limits of acme are: recipients/1h, bytes/1d, messages/1s"),
+        (("set", "acme", "mode=off"), "expected mode=observe"),
+    ],
+)
+def test_what_cannot_be_granted_or_set(config: Path, arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in " ".join(call(config, *arguments, status=2).split())

@@ -19,7 +19,15 @@ def test_amounts(text: str | int, amount: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ms"),
-    [("10s", 10_000), ("hour", 3_600_000), ("15m", 900_000), ("30d", 2_592_000_000), ("2 days", 172_800_000), ("200ms", 200), (5, 5000)],
+    [
+        ("10s", 10_000),
+        ("hour", 3_600_000),
+        ("15m", 900_000),
+        ("30d", 2_592_000_000),
+        ("2 days", 172_800_000),
+        ("200ms", 200),
+        (5, 5000),
+    ],
 )
 def test_durations(text: str | float, ms: int) -> None:
     assert parse_duration(text) == ms

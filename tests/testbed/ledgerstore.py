@@ -38,13 +38,16 @@ class AsyncInStep:
     def __init__(self, url: str, timeout: str = "5s") -> None:
         self._loop = asyncio.new_event_loop()
         self._ledger = open_async_ledger(settings(url, timeout))
-        self._names = open_ledger(settings(url, timeout))  # only the blocking ledger lists tenants
+        self._names = open_ledger(settings(url, timeout))  # only the blocking ledger lists and searches
 
     def apply(self, operations: Sequence[Operation]) -> list[Result]:
         return self._loop.run_until_complete(self._ledger.apply(operations))
 
     def tenants(self) -> list[str]:
         return self._names.tenants()
+
+    def messages(self, queue_id: str) -> list[tuple[str, bytes]]:
+        return self._names.messages(queue_id)
 
     def close(self) -> None:
         self._loop.run_until_complete(self._ledger.close())

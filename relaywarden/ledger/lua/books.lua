@@ -336,7 +336,8 @@ local function open_balances(wire, how, state)
     local burst = row[5] > 0 and row[5] or nil
     balances[i] = {
       key = row[1], meter = row[2], amount = row[3], window = row[4], rated = burst ~= nil,
-      allowed = overrides[row[1]] or burst or row[3], observe = row[6] == 1,
+      -- set by hand for this balance, or for the limit of all logins, domains or clients ("KEY=VALUE")
+      allowed = overrides[row[1]] or overrides[string.match(row[1], '^[^=]*')] or burst or row[3], observe = row[6] == 1,
     }
     longest = max(longest, row[4])
   end

@@ -1,0 +1,97 @@
+"""explain - why is this tenant refused, what became of this message?  One answer in words (`--json` for programs)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relaywarden.cli.accounts import Office, full_document, iso_time, office
+from relaywarden.cli.output import duration, json_option, print_json
+from relaywarden.ledger.ticket import Phase, Ticket
+from relaywarden.limits import format_bytes
+
+_PHASES = {
+    Phase.OPEN: "open: charged by policyd, not yet settled by the milter",
+    Phase.REFUSED: "refused by policyd at DATA or END-OF-MESSAGE; given back",
+    Phase.SETTLED: "settled: what it was charged stays charged",
+    Phase.REFUNDED: "refunded: aborted or turned away",
+}
+
+
+@click.command()
+@click.argument("name", metavar="TENANT-or-QUEUE-ID")
+@json_option
+@click.pass_obj
+def explain(config: Path, name: str, as_json: bool) -> None:
+    """Explain one message by its queue id, or where a tenant stands and why."""
+    with office(config) as opened:
+        messages = [_message(tenant, Ticket.unpack(value) or Ticket()) for tenant, value in opened.ledger.messages(name)]
+        item: Any = messages or _tenant(opened, name)
+    if as_json:
+        print_json(item)
+        return
+    for line in [line for message in messages for line in _message_lines(name, message)] or tenant_lines(item):
+        click.echo(line)
+
+
+def _message(tenant: str, ticket: Ticket) -> dict[str, Any]:
+    refusal = ticket.refusal
+    return {
+        "tenant": tenant,
+        "phase": ticket.phase.name.lower(),
+        "charged_at": iso_time(ticket.message_ms),
+        "recipients": len(ticket.charged),
+        "refused_recipients": len(ticket.recipients) - len(ticket.charged),
+        "bytes": ticket.size,
+        "held": ticket.held,
+        "granted": any(ms % 1 for _, ms in ticket.recipients),
+        "refusal": None if refusal is None else {"limit": refusal.key, "used": refusal.used, "allowed": refusal.allowed},
+    }
+
+
+def _message_lines(queue_id: str, message: dict[str, Any]) -> Iterator[str]:
+    yield f"message {queue_id} of tenant {message['tenant']}"
+    yield f"  {_PHASES[Phase[message['phase'].upper()]]}"
+    if message["charged_at"]:
+        yield f"  charged at {message['charged_at']}: {message['recipients']} recipients, {format_bytes(message['bytes'])}"
+    if message["granted"]:
+        yield "  beyond the limits, charged to a grant"
+    if message["held"]:
+        yield "  beyond a limit, to be held"
+    if message["refusal"]:
+        yield f"  refused: {message['refusal']['limit']}: {message['refusal']['used']} of {message['refusal']['allowed']} used"
+
+
+def _tenant(opened: Office, name: str) -> dict[str, Any]:
+    tenant = opened.tenant(name)
+    return full_document(tenant, opened.read([tenant])[0])
+
+
+def tenant_lines(item: dict[str, Any]) -> Iterator[str]:
+    """Where a tenant stands, and by what."""
+    yield f"tenant {item['tenant']}, plan {item['plan']}, mode {item['mode']}, standing {item['standing']}"
+    if item["standing"] == "suspended":
+        entry = item["state"]["suspended"]
+        until = f" until {iso_time(entry['until_ms'])}" if entry.get("until_ms") else ""
+        yield f"  suspended{until} by {entry.get('by', 'unknown')}: {entry.get('reason') or 'no reason given'}"
+    full = [row for row in item["used"] if row["used"] >= row["limit"]]
+    for row in full:
+        state = f"{row['used']} of {row['limit']}, all free in {duration(row['reset_after'])}"
+        yield f"  {row['meter']}/{row['window']} is used up: {state}"
+    if not full:
+        yield "  every limit has room"
+    last = item["last_refusal"]
+    if last:
+        wait = "never" if last["retry_after"] is None else f"after {duration(last['retry_after'])}"
+        used = f"{last['used']} of {last['allowed']} used"
+        yield f"  last refused at {last['at']} by {last['limit']}: {used}; room {wait}"
+    for grant in item["grants"]:
+        used = f"{grant['used']} of {grant['amount']} {grant['meter']} used"
+        yield f"  grant {grant['id']}: {used}, until {grant['until']}: {grant['reason']}"
+    for key, amount in item["state"].get("limits", {}).items():
+        yield f"  {key} is set to {amount} by hand"
+    if "mode" in item["state"]:
+        yield f"  mode is set to {item['state']['mode']} by hand"
