@@ -3,13 +3,14 @@
 While a batch is under way the next one gathers, so that the load itself makes the batches larger.  A caller hands in an
 operation and a callback; the callback gets the result, and whether it was decided without the ledger.
 
-How it fails: when the store does not answer (StoreUnavailableError, or nothing within the ledger's timeout), the batch and
-everything that waits behind it is decided by the `Limiter`.  From then on the store is tried with one batch at a time,
-`RETRY_SECONDS` apart, and everything else is decided at once: a dead store costs a request nothing, and a hung one only
-the requests of the trying batch.  Each direction is logged once.
+How it fails: nobody waits longer than `patience` for the store.  A batch that is late is decided by the `Limiter`, and what
+that admits is noted in the journal; the batch itself goes on until the ledger's timeout.  From then on the breaker is open:
+every request is decided locally at once, and the store is tried with a few operations at a time, `RETRY_SECONDS` apart, until
+a batch comes back in time.  Then the journal is charged to the ledger, batch by batch, behind the requests.  Opening and
+closing are logged once each.
 
-Known limits: a batch that timed out may have been carried out by the store; its requests are then charged although they
-were decided without it (never the other way round, and never twice, as a resent request finds its ticket).
+Known limits: a late batch may have been carried out by the store, and refused what the limiter admitted: the journal charges
+it then; or admitted what the limiter put off: that recipient stays charged until DATA or the milter corrects it.
 """
 
 from __future__ import annotations
@@ -18,42 +19,56 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import cast
 
 from relaywarden.errors import LedgerError, StoreUnavailableError
-from relaywarden.ledger.operations import AsyncLedger, Decision, Operation, PartlyUnavailableError, Result
+from relaywarden.ledger.operations import AsyncLedger, Decision, Operation, PartlyUnavailableError, Refusal, Result, Status
 from relaywarden.logs import event
+from relaywarden_policyd.journal import Journal
 from relaywarden_policyd.limiter import Limiter
 from relaywarden_policyd.meters import Meters
 
 log = logging.getLogger(__name__)
 MAX_BATCH = 512
-MAX_IN_FLIGHT = 1
 PROBE = 8  # operations that may wait for a store that was down
 MAX_WAITING = 4096
 RETRY_SECONDS = 0.25
-PARTLY_SECONDS = 60.0  # between two log lines about one node of a cluster
+PARTLY_SECONDS = 60.0
+_FULL = Decision(Status.REFUSED, Refusal("store", 0, 0, 60_000))
 
 Done = Callable[[Result, bool], None]
 
 
-class _Waiting(NamedTuple):
-    operation: Operation
-    done: Done
+class _Waiting:
+    """One operation on its way."""
+
+    __slots__ = ("done", "operation")
+
+    def __init__(self, operation: Operation, done: Done) -> None:
+        self.operation = operation
+        self.done: Done | None = done
+
+    def conclude(self, result: Result, local: bool) -> None:
+        """Give the result, unless one was given before."""
+        done, self.done = self.done, None
+        if done is not None:
+            done(result, local)
 
 
 class Batcher:
     """Collects operations and applies them; one for each worker."""
 
-    def __init__(self, ledger: AsyncLedger, limiter: Limiter, meters: Meters, timeout: float) -> None:
-        self._ledger, self._limiter, self._meters, self._timeout = ledger, limiter, meters, timeout
+    def __init__(self, ledger: AsyncLedger, limiter: Limiter, meters: Meters, timeout: float, patience: float) -> None:
+        self._ledger, self._limiter, self._meters = ledger, limiter, meters
+        self._timeout, self._patience = timeout, patience
         self._loop = asyncio.get_running_loop()
         self._waiting: list[_Waiting] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._since = 0.0  # when the first of those that wait came
+        self._task: asyncio.Task[None] | None = None
         self._scheduled = False
         self._down = False
-        self._partly_quiet_until = 0.0
-        self._retry_at = 0.0
+        self._retry_at = self._partly_quiet_until = 0.0
+        self._journal = Journal()
         meters.store_up(True)
 
     @property
@@ -63,39 +78,55 @@ class Batcher:
 
     def submit(self, operation: Operation, done: Done) -> None:
         """Have `operation` carried out; `done(result, local)` is called later, once, and never from within."""
+        if not self._waiting:
+            self._since = time.monotonic()
         self._waiting.append(_Waiting(operation, done))
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._start)
 
+    def tick(self) -> None:
+        """From time to time: try a store that was down although nobody asks, so that the journal is charged."""
+        if self._journal and self._task is None and not self._scheduled:
+            self._start()
+
     async def close(self) -> None:
-        """Wait for what is under way."""
-        while self._tasks or self._waiting:
-            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
+        """Wait for what is under way, and charge what the journal holds if the store answers."""
+        while self._task or self._waiting or (self._journal and not self._down):
+            await asyncio.wait({self._task}) if self._task else await asyncio.sleep(0)
+            if self._task is None:
+                self._start()
+        if self._journal:
+            event(
+                log,
+                logging.ERROR,
+                "stopping with mail admitted that the store was never told of",
+                operations=len(self._journal),
+            )
 
     def _start(self) -> None:
         self._scheduled = False
         if self._down:
-            if not self._tasks and time.monotonic() >= self._retry_at:
-                self._launch(PROBE)
+            if self._task is None and time.monotonic() >= self._retry_at:
+                self._launch(self._take(PROBE))
             self._decide_locally(self._take(len(self._waiting)))
-        while self._waiting and len(self._tasks) < MAX_IN_FLIGHT:
-            self._launch(MAX_BATCH)
-
-    def _launch(self, count: int) -> None:
-        task = self._loop.create_task(self._apply(self._take(count)))
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        elif self._task is None and (self._waiting or self._journal):
+            self._launch(self._take(MAX_BATCH))
 
     def _take(self, count: int) -> list[_Waiting]:
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         return taken
 
+    def _launch(self, batch: list[_Waiting]) -> None:
+        """A batch of requests; where none waits, one of the journal."""
+        self._task = self._loop.create_task(self._apply(batch) if batch else self._reconcile())
+        self._task.add_done_callback(self._finished)
+
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a batch ended by an error", exc_info=error)
-        if self._waiting:
+        if self._waiting or (self._journal and not self._down):
             self._start()
 
     async def _apply(self, batch: list[_Waiting]) -> None:
@@ -103,6 +134,8 @@ class Batcher:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         # The ledger has a timeout of its own; this one holds whatever it does.  asyncio.wait_for would cost a second task.
         alarm = self._loop.call_later(self._timeout, task.cancel)
+        waited = begun - self._since if self._since else 0.0
+        late = self._loop.call_later(max(0.0, self._patience - waited), self._late, batch)
         try:
             results = await self._ledger.apply([item.operation for item in batch])
         except PartlyUnavailableError as error:
@@ -118,10 +151,39 @@ class Batcher:
             raise
         finally:
             alarm.cancel()
-        self._store_answered()
-        self._meters.batch(len(batch), time.monotonic() - begun)
+            late.cancel()
+        took = time.monotonic() - begun
+        if took <= self._patience:
+            self._store_answered()
+        else:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        self._meters.batch(len(batch), took)
         for item, result in zip(batch, results, strict=True):
-            item.done(result, False)
+            item.conclude(result, False)
+
+    async def _reconcile(self) -> None:
+        """Charge a batch of the journal; its results are only what is already so."""
+        batch = self._journal.take()
+        begun = time.monotonic()
+        try:
+            await asyncio.wait_for(self._ledger.apply(batch), self._timeout)
+        except PartlyUnavailableError as error:
+            pairs = zip(batch, error.results, strict=True)
+            self._journal.put_back([operation for operation, result in pairs if isinstance(result, StoreUnavailableError)])
+            self._store_failed(str(error))
+        except (LedgerError, asyncio.TimeoutError) as error:
+            self._journal.put_back(batch)
+            self._store_failed(str(error) or f"no answer within {self._timeout:g} s")
+        else:
+            if time.monotonic() - begun <= self._patience:
+                self._store_answered()
+            self._meters.unreconciled(len(self._journal))
+
+    def _late(self, batch: list[_Waiting]) -> None:
+        """The store has had its time: nobody waits for it any longer."""
+        self._open_breaker(f"no answer within {self._patience * 1000:g} ms")
+        self._decide_locally(batch)
+        self._decide_locally(self._take(len(self._waiting)))
 
     def _partly_failed(self, batch: list[_Waiting], error: PartlyUnavailableError) -> None:
         """One node of a cluster is down: its tenants are decided locally, all others as ever."""
@@ -134,24 +196,32 @@ class Batcher:
             if isinstance(result, StoreUnavailableError):
                 self._decide_locally([item])
             else:
-                item.done(result, False)
+                item.conclude(result, False)
 
     def _store_answered(self) -> None:
         if self._down:
             self._down = False
             self._meters.store_up(True)
-            event(log, logging.WARNING, "the store answers again")
+            event(log, logging.WARNING, "the store answers again", unreconciled=len(self._journal))
 
     def _store_failed(self, reason: str) -> None:
-        self._retry_at = time.monotonic() + RETRY_SECONDS
         self._meters.store_failed()
+        self._open_breaker(reason)
+        self._decide_locally(self._take(len(self._waiting)))
+
+    def _open_breaker(self, reason: str) -> None:
+        self._retry_at = time.monotonic() + RETRY_SECONDS
         if not self._down:
             self._down = True
             self._meters.store_up(False)
             event(log, logging.ERROR, "the store does not answer, deciding without it", reason=reason)
-        self._decide_locally(self._take(len(self._waiting)))
 
     def _decide_locally(self, batch: list[_Waiting]) -> None:
         for item in batch:
-            decision: Decision = self._limiter.decide(item.operation)
-            item.done(decision, True)
+            if item.done is None:
+                continue
+            decision = _FULL if self._journal.full else self._limiter.decide(item.operation)
+            if decision.status in (Status.ADMITTED, Status.HELD):
+                self._journal.add(item.operation)
+            item.conclude(decision, True)
+        self._meters.unreconciled(len(self._journal))

@@ -137,6 +137,10 @@ def answer(question: Question, result: Decision | Done, *, local: bool = False) 
     if isinstance(result, Done):  # a refusal that is only counted, which goes with a verdict that stands
         return known.admitted
     tenant = known.tenant
+    if local and result.status is Status.REFUSED:
+        wait = result.refusal.retry_after_ms if result.refusal else None
+        return Verdict(Action.DEFER, Cause.STORE, tenant.name, tenant.mode.value, dsn="4.7.1", text=_WITHOUT_STORE,
+                       retry_after_ms=wait, repeated=result.repeated)  # fmt: skip
     if result.refusal is None and result.status is Status.ADMITTED:
         if verdict is not None:
             return verdict
@@ -172,6 +176,7 @@ def _cap(tenant: Tenant, request: Request, earlier: int) -> Verdict | None:
                    used, allowed, observed=observed)  # fmt: skip
 
 
+_WITHOUT_STORE = "Sending limits cannot be checked at the moment, try again in a minute"
 _REMEMBERED = 16384
 _DECIDED = frozenset({State.RCPT, State.DATA, State.END_OF_MESSAGE})
 _NOT_DECIDED = Verdict(Action.DUNNO, Cause.STATE)

@@ -28,6 +28,11 @@ STORE_LATENCY = Histogram("relaywarden_policyd_store_seconds", "One batch to the
 BATCH_SIZE = Histogram("relaywarden_policyd_batch_operations", "Operations in one batch to the ledger", buckets=_SIZES)
 STORE_FAILURES = Counter("relaywarden_policyd_store_failures", "Batches that the store did not carry out")
 STORE_UP = Gauge("relaywarden_policyd_store_up", "1 while every worker's store answers", multiprocess_mode="livemin")
+UNRECONCILED = Gauge(
+    "relaywarden_policyd_unreconciled",
+    "Operations admitted without the store, still to be charged",
+    multiprocess_mode="livesum",
+)
 CONNECTIONS = Gauge("relaywarden_policyd_connections", "Open connections", multiprocess_mode="livesum")
 
 
@@ -85,6 +90,10 @@ class Meters:
     def store_up(self, up: bool) -> None:
         """Whether the store answers."""
         STORE_UP.set(1 if up else 0)
+
+    def unreconciled(self, count: int) -> None:
+        """What the journal holds."""
+        UNRECONCILED.set(count)
 
     def malformed(self) -> None:
         """A connection closed for what it sent."""

@@ -27,7 +27,7 @@ import uvloop
 
 from relaywarden.addresses import listen
 from relaywarden.config.load import load
-from relaywarden.config.settings import Settings
+from relaywarden.config.settings import OnDown, Settings
 from relaywarden.errors import ConfigError, RelaywardenError, StoreUnavailableError
 from relaywarden.ledger.connect import open_ledger
 from relaywarden.logs import event
@@ -37,7 +37,7 @@ from relaywarden_policyd.batch import Batcher
 from relaywarden_policyd.decide import Judge
 from relaywarden_policyd.desk import Desk
 from relaywarden_policyd.lateledger import LateLedger
-from relaywarden_policyd.limiter import FailOpen
+from relaywarden_policyd.limiter import Fixed, Limiter, LocalLimiter
 from relaywarden_policyd.meters import Meters
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._meters = meters = Meters()
         ledger = LateLedger(self._settings)
-        batcher = Batcher(ledger, FailOpen(), meters, self._settings.ledger.timeout / 1000 + TIMEOUT_MARGIN)
+        timeout = self._settings.ledger.timeout / 1000 + TIMEOUT_MARGIN
+        self._batcher = batcher = Batcher(ledger, self._limiter(), meters, timeout, self._settings.policyd.patience / 1000)
         self._desk = Desk(Judge(self._settings), batcher, meters)
         acceptor = Acceptor(self._index, self._sockets, self._board, self._desk)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -122,12 +123,19 @@ class Worker:
                 await asyncio.wait_for(self._stopping.wait(), FLUSH_SECONDS)
             except asyncio.TimeoutError:
                 pass  # nobody wants us to stop
+            batcher.tick()
             meters.connections(len(self._desk.connections))
             meters.flush()
         acceptor.stop()
         await self._drain(batcher)
         await ledger.close()
         meters.flush()
+
+    def _limiter(self) -> Limiter:
+        ledger = self._settings.ledger
+        if ledger.on_down is OnDown.LOCAL:
+            return LocalLimiter(ledger.local_share, self._settings.policyd.workers, self._index)
+        return Fixed(ledger.on_down)
 
     def _start_reload(self) -> None:
         task = self._loop.create_task(self._reload())

@@ -54,6 +54,14 @@ class OnScanError(Enum):
     DIVERT = "divert"
 
 
+class OnDown(Enum):
+    """How policyd decides while the store does not answer."""
+
+    LOCAL = "local"
+    ACCEPT = "accept"
+    DEFER = "defer"
+
+
 class Outcome(Enum):
     """How a message that was not taken ended."""
 
@@ -77,6 +85,9 @@ class PolicydSettings(Table):
         description="addresses Postfix asks: unix:/path or inet:host:port, one or a list; empty: policyd does not run",
     )
     workers: int = Field(2, ge=1, le=64, description="worker processes sharing the addresses")
+    patience: Milliseconds = Field(
+        40, description="longest that a verdict waits for the store; then it is decided as ledger.on_down says"
+    )
 
 
 class MilterSettings(Table):
@@ -200,6 +211,16 @@ class LedgerSettings(Table):
 
     timeout: Milliseconds = Field(1_000, description="longest wait for the store, for one batch")
     ticket_ttl: Milliseconds = Field(3_600_000, description="a message transaction is remembered this long")
+    on_down: OnDown = Field(
+        OnDown.LOCAL,
+        description="while the store does not answer, policyd decides: local (a share of each limit, from memory), accept, or defer",
+    )
+    local_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="with on_down local: the share of each limit that all policyd workers of this host together may admit meanwhile",
+    )
     refund: list[Outcome] = Field(
         [Outcome.DEFERRED, Outcome.ABORTED],
         description="what the milter gives back: rejected (by content or identity), deferred (our own 4xx), aborted (the client gave up)",

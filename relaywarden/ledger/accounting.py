@@ -142,8 +142,9 @@ def _charge(books: Books, op: Charge) -> Decision:
     answered = ticket.answered(digest)
     if answered > 0 or ticket.phase in (Phase.SETTLED, Phase.REFUNDED):
         return Decision(Status.ADMITTED, repeated=True)
-    if (answered < 0 or ticket.phase is Phase.REFUSED) and ticket.refusal:
+    if (answered < 0 or ticket.phase is Phase.REFUSED) and ticket.refusal and not op.account.late:
         return Decision(Status.REFUSED, ticket.refusal, repeated=True)
+    ticket.phase = Phase.OPEN  # a late charge was admitted without the store, whatever was said of it before
     cost = Cost(
         messages=0 if ticket.message_ms else 1,
         recipients=1,
@@ -197,7 +198,7 @@ def _refuse_suspended(books: Books, op: Charge, ticket: Ticket, digest: bytes, r
 def _reconcile(books: Books, op: Reconcile) -> Decision:
     state = books.load_state()
     ticket = Ticket.unpack(books.load_ticket(op.ticket)) or Ticket()
-    if ticket.phase is Phase.REFUSED and ticket.refusal:
+    if ticket.phase is Phase.REFUSED and ticket.refusal and not op.account.late:
         return Decision(Status.REFUSED, ticket.refusal, repeated=True)
     if ticket.phase in (Phase.SETTLED, Phase.REFUNDED):
         return Decision(Status.ADMITTED, repeated=True)
@@ -210,6 +211,7 @@ def _reconcile(books: Books, op: Reconcile) -> Decision:
             ticket.phase = Phase.REFUNDED
             _save(books, op.ticket, ticket, "", "")
         return Decision(Status.SUSPENDED, reason=reason)
+    ticket.phase = Phase.OPEN  # see _charge
     cost = _missing(ticket, op.recipients or len(ticket.charged), op.size, ())
     found = balances.check(cost)
     if op.dry:

@@ -83,7 +83,7 @@ class Balances:
         self._fields = fields
         self._account = account
         self._overrides: Mapping[str, int] = state.get("limits") or {}
-        self._observe = account.observe if "mode" not in state else state["mode"] == "observe"
+        self._observe = account.late or (account.observe if "mode" not in state else state["mode"] == "observe")
         self._now = now_ms
         self._counters: dict[str, Ring | Rate] = {}
         self._sketches: dict[str, Sketch] = {}

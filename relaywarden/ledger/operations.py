@@ -48,6 +48,7 @@ class Account:
     balances: tuple[Balance, ...]
     observe: bool = False  # charge and say what would have been refused, but admit
     hold: bool = False  # charge what the limits refuse, and say that it is to be held
+    late: bool = False  # it was admitted without the store: charge it, whatever limits, mode and earlier refusals say
 
     @classmethod
     def of(

@@ -121,7 +121,7 @@ def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
 
 
 def _account(account: Account) -> tuple[bytes, bytes]:
-    return account.wire, b"1" if account.observe else b"2" if account.hold else b"0"
+    return account.wire, b"3" if account.late else b"1" if account.observe else b"2" if account.hold else b"0"
 
 
 def _raw(text: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import cast
 
 import pytest
@@ -299,6 +300,20 @@ def test_a_recipient_refused_by_a_suspension_may_come_again(store: Store) -> Non
     store.do(Steer("acme", {"suspended": None}))
     assert decide(store, Charge(acc, "t1", "a@x")) == Decision(Status.ADMITTED)
     assert decide(store, Charge(acc, "t1", "a@x")) == Decision(Status.ADMITTED, repeated=True)
+
+
+def test_what_was_admitted_without_the_store_is_charged_in_any_case(store: Store) -> None:
+    acc = account(messages="9/h", recipients="1/h")
+    late = dataclasses.replace(acc, late=True)
+    store.do(Steer("acme", {"mode": "enforce"}))
+    store.do(Charge(acc, "t1", "a@x"))
+    assert decide(store, Charge(acc, "t2", "a@x")).status is Status.REFUSED
+    for _ in range(2):
+        assert decide(store, Charge(late, "t2", "a@x")).status is Status.ADMITTED
+    assert used(store, acc) == [2, 2]
+    assert decide(store, Reconcile(acc, "t3", 5, 0)).status is Status.REFUSED
+    assert decide(store, Reconcile(late, "t3", 5, 0)).status is Status.ADMITTED
+    assert used(store, acc) == [3, 7]
 
 
 def test_a_dry_run_spends_nothing(store: Store) -> None:

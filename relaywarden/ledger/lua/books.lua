@@ -328,9 +328,10 @@ end
 -- balances --------------------------------------------------------------------------------------------------------------
 -- A balance as configured arrives as [key, meter, amount, window, burst, observe].
 local function open_balances(wire, how, state)
-  -- how: "0" enforce, "1" observe, "2" hold what the limits refuse
+  -- how: "0" enforce, "1" observe, "2" hold what the limits refuse, "3" late: charge in any case
   local balances = {observe = how == '1', hold = how == '2'}
   if state.mode then balances.observe = state.mode == 'observe' end
+  if how == '3' then balances.observe = true end
   local overrides = type(state.limits) == 'table' and state.limits or {}
   for i, row in ipairs(cjson.decode(wire)) do
     local burst = row[5] > 0 and row[5] or nil

@@ -15,9 +15,10 @@ if reason then
   return decision(state, 2, false, '', reason)
 end
 if known > 0 or ticket.phase == SETTLED or ticket.phase == REFUNDED then return decision(state, 0, true) end
-if (known < 0 or ticket.phase == REFUSED) and ticket.refusal ~= '' then
+if (known < 0 or ticket.phase == REFUSED) and ticket.refusal ~= '' and ARGV[2] ~= '3' then
   return decision(state, 1, true, ticket.refusal)
 end
+ticket.phase = OPEN -- a late charge was admitted without the store, whatever was said of it before
 local cost = {
   messages = ticket.message > 0 and 0 or 1, recipients = 1, size = max(0, size - ticket.size), digests = {digest},
 }

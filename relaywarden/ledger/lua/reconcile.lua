@@ -3,7 +3,9 @@
 local size, dry = tonumber(ARGV[5]), ARGV[8] == '1'
 local state = load_state()
 local ticket = load_ticket(ARGV[3])
-if ticket.phase == REFUSED and ticket.refusal ~= '' then return decision(state, 1, true, ticket.refusal) end
+if ticket.phase == REFUSED and ticket.refusal ~= '' and ARGV[2] ~= '3' then
+  return decision(state, 1, true, ticket.refusal)
+end
 if ticket.phase == SETTLED or ticket.phase == REFUNDED then return decision(state, 0, true) end
 local balances = open_balances(ARGV[1], ARGV[2], state)
 local reason = suspension(state)
@@ -16,6 +18,7 @@ if reason then
   end
   return decision(state, 2, false, '', reason)
 end
+ticket.phase = OPEN -- see charge.lua
 local recipients = tonumber(ARGV[4])
 if recipients == 0 then recipients = #charged_times(ticket) end
 local cost = missing(ticket, recipients, size, {})
