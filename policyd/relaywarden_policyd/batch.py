@@ -34,6 +34,7 @@ PROBE = 8  # operations that may wait for a store that was down
 MAX_WAITING = 4096
 RETRY_SECONDS = 0.25
 PARTLY_SECONDS = 60.0
+LAG_SECONDS = 0.005
 _FULL = Decision(Status.REFUSED, Refusal("store", 0, 0, 60_000))
 
 Done = Callable[[Result, bool], None]
@@ -65,6 +66,7 @@ class Batcher:
         self._waiting: list[_Waiting] = []
         self._since = 0.0  # when the first of those that wait came
         self._task: asyncio.Task[None] | None = None
+        self._watching: asyncio.TimerHandle | None = None
         self._scheduled = False
         self._down = False
         self._retry_at = self._partly_quiet_until = 0.0
@@ -135,7 +137,7 @@ class Batcher:
         # The ledger has a timeout of its own; this one holds whatever it does.  asyncio.wait_for would cost a second task.
         alarm = self._loop.call_later(self._timeout, task.cancel)
         waited = begun - self._since if self._since else 0.0
-        late = self._loop.call_later(max(0.0, self._patience - waited), self._late, batch)
+        self._watch(batch, max(0.0, self._patience - waited))
         try:
             results = await self._ledger.apply([item.operation for item in batch])
         except PartlyUnavailableError as error:
@@ -151,7 +153,8 @@ class Batcher:
             raise
         finally:
             alarm.cancel()
-            late.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
         took = time.monotonic() - begun
         if took <= self._patience:
             self._store_answered()
@@ -179,8 +182,15 @@ class Batcher:
                 self._store_answered()
             self._meters.unreconciled(len(self._journal))
 
-    def _late(self, batch: list[_Waiting]) -> None:
+    def _watch(self, batch: list[_Waiting], seconds: float) -> None:
+        self._watching = self._loop.call_later(seconds, self._late, batch, self._loop.time() + seconds)
+
+    def _late(self, batch: list[_Waiting], due: float) -> None:
         """The store has had its time: nobody waits for it any longer."""
+        if self._loop.time() - due > LAG_SECONDS:
+            # It was us who had no time: the answer may lie in the socket's buffer.
+            self._watch(batch, LAG_SECONDS)
+            return
         self._open_breaker(f"no answer within {self._patience * 1000:g} ms")
         self._decide_locally(batch)
         self._decide_locally(self._take(len(self._waiting)))

@@ -120,9 +120,11 @@ def test_redis_refused(work_folder: WorkFolder) -> None:
 
 def test_sqlite_locked(work_folder: WorkFolder) -> None:
     work = work_folder("policyd")
-    with Sidecar(work, config(f"sqlite:///{work}/ledger.db"), "policyd") as sidecar, closing(Peer.of(sidecar)) as peer:
-        with closing(sqlite3.connect(work / "ledger.db", isolation_level=None)) as other:
-            go_through(sidecar, peer, lambda: void(other.execute("BEGIN IMMEDIATE")), lambda: void(other.execute("ROLLBACK")))
+    with ExitStack() as stack:
+        sidecar = stack.enter_context(Sidecar(work, config(f"sqlite:///{work}/ledger.db"), "policyd"))
+        peer = stack.enter_context(closing(Peer.of(sidecar)))
+        other = stack.enter_context(closing(sqlite3.connect(work / "ledger.db", isolation_level=None)))
+        go_through(sidecar, peer, lambda: void(other.execute("BEGIN IMMEDIATE")), lambda: void(other.execute("ROLLBACK")))
 
 
 @contextmanager
