@@ -7,6 +7,10 @@ How it fails: bytes that are no policy request are logged once, requests before 
 closed without a further reply, which is what SMTPD_POLICY_README asks for: Postfix logs it and tries again.  A healthy
 connection is never closed by us, however long it idles, except to stop: then as soon as nothing is outstanding.
 
+Where no milter is wired, a transaction that another follows (or that its connection ends with) before its END-OF-MESSAGE, on
+a service that does ask there, was aborted and is given back.  Postfix also closes connections that were idle for 300 s: if
+the transaction goes on after that, END-OF-MESSAGE charges it again.
+
 Known limits: no bound on the number of connections but the process's file descriptors.
 """
 
@@ -18,10 +22,10 @@ from collections import deque
 from time import perf_counter
 from typing import cast
 
-from relaywarden.ledger.operations import Decision, Done, Result
+from relaywarden.ledger.operations import Abandon, Account, Decision, Done, Result
 from relaywarden.logs import event
 from relaywarden_policyd.decide import Question, answer
-from relaywarden_policyd.desk import Desk
+from relaywarden_policyd.desk import Desk, nobody_waits
 from relaywarden_policyd.protocol import DUNNO, MalformedError, Parser, Request, State, encode_reply
 from relaywarden_policyd.verdict import Action, Verdict
 
@@ -58,7 +62,10 @@ class _Slot:
 class Connection(asyncio.Protocol):
     """The transport's callbacks."""
 
-    __slots__ = ("_accepted", "_blocked", "_closing", "_desk", "_instance", "_parser", "_paused", "_slots", "_transport")
+    __slots__ = (
+        "_accepted", "_blocked", "_charged", "_closing", "_context", "_desk", "_instance", "_parser", "_paused", "_slots",
+        "_transport",
+    )  # fmt: skip
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -67,6 +74,13 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._closing = self._paused = self._blocked = False
         self._instance, self._accepted = "", 0  # this transaction, and how many recipients of it were let through
+        self._charged: Account | None = None  # whom its recipients were charged to, until its end is seen
+        self._context = ""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction was charged whose end was not seen yet."""
+        return self._charged is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A peer came."""
@@ -78,6 +92,7 @@ class Connection(asyncio.Protocol):
         """The peer went; what is still outstanding is decided and thrown away, Postfix will ask again."""
         self._transport = None
         self._slots.clear()
+        self._abandon()
         self._desk.connections.discard(self)
         self._desk.counted(len(self._desk.connections))
 
@@ -150,9 +165,13 @@ class Connection(asyncio.Protocol):
         earlier = 0
         if request.state is State.RCPT:
             if request.instance != self._instance:
-                self._instance, self._accepted = request.instance, 0
+                self._abandon()
+                self._instance, self._accepted, self._context = request.instance, 0, request.policy_context
             earlier = self._accepted
             self._accepted += 1
+        elif request.state is State.END_OF_MESSAGE and request.instance == self._instance:
+            self._charged = None
+            desk.asked_at_the_end.add(request.policy_context)
         desk.check_wiring(request)
         slot = _Slot(self, request)
         self._slots.append(slot)
@@ -161,7 +180,16 @@ class Connection(asyncio.Protocol):
             slot.conclude(asked)
         else:
             slot.question = asked
+            if request.state is State.RCPT:
+                self._charged = asked.operation.account
             desk.batcher.submit(asked.operation, slot.settle)
+
+    def _abandon(self) -> None:
+        """A transaction that was charged and never came to its end, on a service that asks there, was given up."""
+        account, self._charged = self._charged, None
+        known = self._desk.judge.gives_back and self._context in self._desk.asked_at_the_end
+        if account is not None and self._instance and known:
+            self._desk.batcher.submit(Abandon(account, self._instance), nobody_waits)
 
     def _throttle(self) -> None:
         """Read, or do not read, from the peer."""

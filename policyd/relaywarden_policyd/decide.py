@@ -5,8 +5,8 @@
     END-OF-MESSAGE    Reconcile it with the count and the true size
     any other state   DUNNO
 
-How it fails: it does not; a request that lacks what a decision needs is DUNNO and named by `fault`, because it is the
-wiring that is at fault, not the mail.
+How it fails: it does not; a request that lacks what a decision needs is DUNNO and a fault of the `wiring`, not of the
+mail.
 
 Known limits: at RCPT the number of recipients accepted before is what the caller's connection has seen; a recipient that
 Postfix itself turns away later is in that number, DATA knows better.  A limit `per: from_domain` is charged to the domain
@@ -18,24 +18,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from enum import Enum
 from typing import NamedTuple
 
-from relaywarden.config.settings import Mode, OnExceed, Settings
+from relaywarden.config.settings import Mode, OnExceed, Outcome, Settings
 from relaywarden.ledger.operations import Account, Charge, Decision, Done, Reconcile, Refusal, Refuse, Status
 from relaywarden.limits import Limit, Scope, format_bytes
 from relaywarden.tenants import Directory, Tenant
 from relaywarden_policyd.protocol import Request, State
 from relaywarden_policyd.verdict import Action, Cause, Verdict, describe_refusal
-
-
-class Fault(Enum):
-    """Something in main.cf is not as it should be; warned of once, counted always."""
-
-    NO_LOGIN = "no_sasl_username"  # no permit_sasl_authenticated service, or the call stands before AUTH
-    NO_INSTANCE = "no_instance"  # the peer is not Postfix
-    NO_COUNT = "no_recipient_count"  # DATA or END-OF-MESSAGE without recipients
-    OTHER_STATE = "unexpected_state"  # wired to a restriction list in which nothing is decided
+from relaywarden_policyd.wiring import Wiring
 
 
 class Known:
@@ -82,17 +73,10 @@ class Judge:
         self.directory = Directory(settings)
         self._unknown = _UNKNOWN_REJECTED if settings.unknown_login == "reject" else _UNKNOWN_IGNORED
         self._fresh_ticket = fresh_ticket
+        self.wiring = Wiring(settings)
+        # Where a milter is wired, it knows of an abort for certain; else policyd concludes it from what it is asked next.
+        self.gives_back = settings.milter.listen is None and Outcome.ABORTED in settings.ledger.refund
         self._known: dict[str, Known] = {}
-
-    def fault(self, request: Request) -> Fault | None:
-        """What is wrong with how Postfix asks, if anything."""
-        if request.state not in _DECIDED:
-            return Fault.OTHER_STATE if request.client_address else None  # a health check names no client
-        if not request.sasl_username:
-            return Fault.NO_LOGIN
-        if not request.instance:
-            return Fault.NO_INSTANCE
-        return Fault.NO_COUNT if request.state is not State.RCPT and request.recipient_count == 0 else None
 
     def ask(self, request: Request, earlier: int = 0, dry: bool = False) -> Verdict | Question:
         """The verdict, or what to ask the ledger; `earlier` recipients of this transaction were admitted before."""

@@ -13,14 +13,14 @@ from bisect import bisect_left
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from relaywarden_policyd.decide import Fault
 from relaywarden_policyd.protocol import State
 from relaywarden_policyd.verdict import Action, Cause, Verdict
+from relaywarden_policyd.wiring import Fault
 
 _BOUNDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
-DECISIONS = Counter("relaywarden_policyd_decisions", "Requests answered", ["state", "verdict", "cause", "observed"])
+DECISIONS = Counter("relaywarden_policyd_decisions", "Requests answered", ["state", "verdict", "cause", "observed", "limit"])
 FAULTS = Counter("relaywarden_policyd_wiring_faults", "Requests that show a fault in main.cf", ["fault"])
 MALFORMED = Counter("relaywarden_policyd_malformed", "Connections closed because of bytes that are no policy request")
 LATENCY = Histogram("relaywarden_policyd_decision_seconds", "From request to reply", buckets=_BOUNDS)
@@ -32,6 +32,9 @@ UNRECONCILED = Gauge(
     "relaywarden_policyd_unreconciled",
     "Operations admitted without the store, still to be charged",
     multiprocess_mode="livesum",
+)
+OPEN_TICKETS = Gauge(
+    "relaywarden_policyd_open_tickets", "Transactions charged and not seen to end", multiprocess_mode="livesum"
 )
 CONNECTIONS = Gauge("relaywarden_policyd_connections", "Open connections", multiprocess_mode="livesum")
 
@@ -60,7 +63,7 @@ class Meters:
     """The counters of one worker."""
 
     def __init__(self) -> None:
-        self._decisions: dict[tuple[State, Action, Cause, bool], int] = {}
+        self._decisions: dict[tuple[State, Action, Cause, bool, str], int] = {}
         self._faults: dict[Fault, int] = {}
         self._latency = _Bucketed(LATENCY, _BOUNDS)
         self._store = _Bucketed(STORE_LATENCY, _BOUNDS)
@@ -68,7 +71,7 @@ class Meters:
 
     def decision(self, state: State, verdict: Verdict, seconds: float) -> None:
         """One reply."""
-        key = (state, verdict.action, verdict.cause, verdict.observed)
+        key = (state, verdict.action, verdict.cause, verdict.observed, verdict.limit)
         self._decisions[key] = self._decisions.get(key, 0) + 1
         self._latency.observe(seconds)
 
@@ -99,15 +102,16 @@ class Meters:
         """A connection closed for what it sent."""
         MALFORMED.inc()
 
-    def connections(self, count: int) -> None:
-        """Connections open now."""
+    def connections(self, count: int, open_tickets: int) -> None:
+        """Connections open now, and transactions on them that were charged and not seen to end."""
         CONNECTIONS.set(count)
+        OPEN_TICKETS.set(open_tickets)
 
     def flush(self) -> None:
         """Move everything to the metrics that Prometheus sees."""
-        for (state, action, cause, observed), count in self._decisions.items():
-            if count:
-                DECISIONS.labels(state.value or "other", action.name.lower(), cause.value, str(observed).lower()).inc(count)
+        for (state, action, cause, observed, limit), count in self._decisions.items():
+            labels = (state.value or "other", action.name.lower(), cause.value, str(observed).lower(), limit)
+            DECISIONS.labels(*labels).inc(count)
         self._decisions.clear()
         for fault, count in self._faults.items():
             if count:

@@ -124,7 +124,7 @@ class Worker:
             except asyncio.TimeoutError:
                 pass  # nobody wants us to stop
             batcher.tick()
-            meters.connections(len(self._desk.connections))
+            meters.connections(len(self._desk.connections), self._desk.open_tickets())
             meters.flush()
         acceptor.stop()
         await self._drain(batcher)

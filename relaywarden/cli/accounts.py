@@ -20,7 +20,7 @@ from relaywarden.config.load import load
 from relaywarden.config.settings import Settings
 from relaywarden.ledger.accounting import suspended
 from relaywarden.ledger.connect import open_ledger
-from relaywarden.ledger.operations import Ledger, Read, Snapshot
+from relaywarden.ledger.operations import Account, Ledger, Read, Snapshot
 from relaywarden.tenants import Directory, Tenant
 
 
@@ -44,10 +44,19 @@ class Office:
         """Every configured tenant, then every other one the ledger knows and the settings still allow."""
         listed = {tenant.name: tenant for tenant in self.directory}
         for name in self.ledger.tenants():
-            tenant = None if name in listed else self.directory.by_name(name)
+            tenant = None if name in listed or name.startswith("!") else self.directory.by_name(name)
             if tenant is not None and tenant.name == name:
                 listed[name] = tenant
         return list(listed.values())
+
+    def faults(self) -> dict[str, Any]:
+        """What policyd found wrong in how Postfix asks: fault -> when, and on which policy_context."""
+        (snapshot,) = self.ledger.apply([Read(Account("!policyd", ()))])
+        found = snapshot.state.get("faults", {}) if isinstance(snapshot, Snapshot) else {}
+        return {
+            name: {"last_start_seen": iso_time(entry["at_ms"]), "policy_context": entry["context"]}
+            for name, entry in found.items()
+        }
 
     def read(self, tenants: list[Tenant]) -> list[Snapshot]:
         """The books of several tenants, in one batch."""

@@ -22,6 +22,7 @@ def tenants(config: Path, as_json: bool) -> None:
     """List the tenants with what each has used of its limits."""
     with office(config) as opened:
         listed = opened.all_tenants()
+        faults = opened.faults()
         documents = [document(tenant, snapshot) for tenant, snapshot in zip(listed, opened.read(listed), strict=True)]
     if as_json:
         print_json(documents)
@@ -33,6 +34,7 @@ def tenants(config: Path, as_json: bool) -> None:
         )
         table.add_row(escape(item["tenant"]), item["plan"], item["mode"], item["standing"], item["pool"] or "-", used or "-")
     console().print(table)
+    _print_faults(faults)
 
 
 @click.command()
@@ -43,6 +45,7 @@ def show(config: Path, tenant: str, as_json: bool) -> None:
     """Show one TENANT (or the tenant of a login): balances, counters, state."""
     with office(config) as opened:
         item = _full(opened, tenant)
+        faults = item["faults"]
     if as_json:
         print_json(item)
         return
@@ -57,11 +60,18 @@ def show(config: Path, tenant: str, as_json: bool) -> None:
     out.print(counters)
     for line in list(tenant_lines(item))[1:]:
         out.print(escape(line))
+    _print_faults(faults)
 
 
 def _full(opened: Office, name: str) -> dict[str, Any]:
     tenant = opened.tenant(name)
-    return full_document(tenant, opened.read([tenant])[0])
+    return full_document(tenant, opened.read([tenant])[0]) | {"faults": opened.faults()}
+
+
+def _print_faults(faults: dict[str, Any]) -> None:
+    for name, entry in sorted(faults.items()):
+        context = f" (policy_context {entry['policy_context']})" if entry["policy_context"] else ""
+        console().print(f"wiring of Postfix: {name}, seen at {entry['last_start_seen']}{context}; policyd/README.rst says more")
 
 
 def _print_balances(rows: list[dict[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from relaywarden.ledger.balances import ADMITTED, Balances, Check, Cost, Fields
 from relaywarden.ledger.counters import Counters
 from relaywarden.ledger.grants import GRANTED
 from relaywarden.ledger.operations import (
+    Abandon,
     Account,
     Charge,
     Decision,
@@ -42,7 +43,7 @@ from relaywarden.ledger.ticket import ANONYMOUS, Phase, Ticket, read_refusal, wr
 from relaywarden.limits import Meter
 
 LAST_REFUSAL = "r"  # the field that keeps when and by what a tenant was last refused: "ms TAB refusal"
-_BY_ENTRY = ("limits", "grants")
+_BY_ENTRY = ("limits", "grants", "faults")
 SETTLED_TTL_MS = 300_000  # a settled or refused ticket still answers a resent request this long
 
 
@@ -98,6 +99,8 @@ def apply(books: Books, operation: Operation) -> Result:
             return _reconcile(books, operation)
         case Refuse():
             return _refuse(books, operation)
+        case Abandon():
+            return _abandon(books, operation)
         case Settle():
             return _settle(books, operation)
         case Refund():
@@ -245,6 +248,17 @@ def _refuse(books: Books, op: Refuse) -> Done:
         ticket.phase = Phase.REFUNDED
     _count(books, refused=1)
     _save(books, op.ticket, ticket, "", "")
+    return Done(state)
+
+
+def _abandon(books: Books, op: Abandon) -> Done:
+    state = books.load_state()
+    ticket = Ticket.unpack(books.load_ticket(op.ticket))
+    if ticket is not None and ticket.phase is Phase.OPEN and ticket.message_ms:
+        balances = Balances(books, op.account, state, books.now_ms)
+        _give_all_back(books, ticket, balances)
+        _keep_grants(books, balances, state)
+        books.save_ticket(op.ticket, ticket.pack(), SETTLED_TTL_MS)
     return Done(state)
 
 

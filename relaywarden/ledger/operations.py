@@ -6,6 +6,7 @@ result for each, in order.  Operations of one tenant take effect in the order gi
     Charge     RCPT: one recipient (and, first, the message) against every balance, all or nothing
     Reconcile  DATA, END-OF-MESSAGE: bring the ticket to the true number of recipients and the true size
     Refuse     policyd refused by a rule that the ledger does not know (a cap on one message): count that
+    Abandon    the client gave a transaction up, as policyd sees it where no milter is wired
     Settle     the milter's last word: charged as it really was; a message that no policy request announced is counted here
     Refund     give back what the ticket was charged: it was aborted, or turned away by an outcome of `ledger.refund`
     Read       counters, balances and dynamic state of a tenant
@@ -128,6 +129,14 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
+class Abandon:
+    """The transaction ended without its message: give it back; should it go on after all, it is charged again."""
+
+    account: Account
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
     """The message is done with and stays charged; `counter` names what else it counts as (`held`, `rejected`), or is empty."""
 
@@ -177,7 +186,7 @@ class Reset:
     tenant: str
 
 
-Operation = Charge | Reconcile | Refuse | Settle | Refund | Read | Steer | Reset
+Operation = Charge | Reconcile | Refuse | Abandon | Settle | Refund | Read | Steer | Reset
 
 
 def tenant_of(operation: Operation) -> str:

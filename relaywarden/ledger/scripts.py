@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 from relaywarden.errors import LedgerError
 from relaywarden.ledger.counters import Counters
 from relaywarden.ledger.operations import (
+    Abandon,
     Account,
     Charge,
     Decision,
@@ -43,7 +44,7 @@ from relaywarden.ledger.operations import (
 )
 from relaywarden.ledger.ticket import ANONYMOUS, read_refusal
 
-VERBS = ("charge", "reconcile", "refuse", "settle", "refund", "read", "steer", "reset")
+VERBS = ("charge", "reconcile", "refuse", "abandon", "settle", "refund", "read", "steer", "reset")
 _STATUS = (Status.ADMITTED, Status.REFUSED, Status.SUSPENDED, Status.HELD)
 _PREFIX, _SUFFIX = "rw:{", "}"
 _FLAG = (b"0", b"1")
@@ -107,6 +108,8 @@ def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
         case Refuse(account, ticket, recipient):
             digest = recipient_digest(recipient) if recipient else ANONYMOUS
             return "refuse", (*_account(account), _raw(ticket), digest, ttl)
+        case Abandon(account, ticket):
+            return "abandon", (*_account(account), _raw(ticket))
         case Settle(account, queue_id, connection, named, size, counter):
             digests = map(recipient_digest, named)
             return "settle", (*_account(account), queue_id, connection, size, counter, len(named), *digests)
@@ -141,7 +144,7 @@ def result(operation: Operation, reply: Any) -> Result:
                 return Settlement(bool(reply[0]), int(reply[1]), int(reply[2]))
             case Read():
                 return _snapshot(reply)
-            case Steer() | Reset() | Refuse():
+            case Steer() | Reset() | Refuse() | Abandon():
                 return Done(json.loads(reply))
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise LedgerError(f"Redis replied what no script of relaywarden replies: {reply!r:.200}") from error

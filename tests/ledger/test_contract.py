@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from relaywarden.ledger.operations import (
+    Abandon,
     Account,
     Charge,
     Decision,
@@ -314,6 +315,18 @@ def test_what_was_admitted_without_the_store_is_charged_in_any_case(store: Store
     assert decide(store, Reconcile(acc, "t3", 5, 0)).status is Status.REFUSED
     assert decide(store, Reconcile(late, "t3", 5, 0)).status is Status.ADMITTED
     assert used(store, acc) == [3, 7]
+
+
+def test_an_abandoned_transaction_is_given_back_and_charged_again_if_it_goes_on(store: Store) -> None:
+    acc = account(messages="9/h", recipients="9/h", bytes="999/h")
+    store.do(Charge(acc, "t1", "a@x", 50))
+    for _ in range(2):
+        store.do(Abandon(acc, "t1"))
+    assert used(store, acc) == [0, 0, 0]
+    store.do(Reconcile(acc, "t1", 1, 60))
+    assert used(store, acc) == [1, 1, 60]
+    store.do(Abandon(acc, "unknown"))
+    assert used(store, acc) == [1, 1, 60]
 
 
 def test_a_dry_run_spends_nothing(store: Store) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from relaywarden.config.settings import Settings
 from relaywarden.ledger.operations import Charge, Decision, Done, Reconcile, Refusal, Refuse, Status
-from relaywarden_policyd.decide import Fault, Judge, Question, answer
+from relaywarden_policyd.decide import Judge, Question, answer
 from relaywarden_policyd.protocol import Request, State
 from relaywarden_policyd.verdict import Action, Cause, Verdict, format_wait
+from relaywarden_policyd.wiring import Fault
 
 ADMITTED = Decision(Status.ADMITTED)
 RCPT = Request(State.RCPT, "i1", "acme", "a@acme.example", "bob@x.example", client_address="192.0.2.1", client_port="99")
@@ -65,8 +66,8 @@ def test_nothing_is_decided_at_other_states(state: State) -> None:
     found = judge().ask(request)
     assert isinstance(found, Verdict)
     assert (found.reply, found.cause) == ("DUNNO", Cause.STATE)
-    assert judge().fault(request) is Fault.OTHER_STATE
-    assert judge().fault(Request(state)) is None  # names no client: a health check, not Postfix
+    assert judge().wiring.look(request) is Fault.OTHER_STATE
+    assert judge().wiring.look(Request(state)) is None  # names no client: a health check, not Postfix
 
 
 @pytest.mark.parametrize(
@@ -74,12 +75,12 @@ def test_nothing_is_decided_at_other_states(state: State) -> None:
     [({}, None), ({"sasl_username": ""}, Fault.NO_LOGIN), ({"instance": ""}, Fault.NO_INSTANCE)],
 )
 def test_wiring_faults(change: dict[str, Any], fault: Fault | None) -> None:
-    assert judge().fault(RCPT._replace(**change)) is fault
+    assert judge().wiring.look(RCPT._replace(**change)) is fault
 
 
 def test_data_without_a_count_decides_nothing() -> None:
     request = DATA._replace(recipient_count=0)
-    assert judge().fault(request) is Fault.NO_COUNT
+    assert judge().wiring.look(request) is Fault.NO_COUNT
     found = judge().ask(request)
     assert isinstance(found, Verdict)
     assert found.reply == "DUNNO"

@@ -257,6 +257,29 @@ def test_it_starts_without_its_store_and_finds_it(work_folder: WorkFolder) -> No
         assert "Traceback" not in sidecar.log.read_text()
 
 
+def test_without_a_milter_an_aborted_transaction_is_given_back(work_folder: WorkFolder) -> None:
+    work = work_folder("policyd")
+    document = config(f"sqlite:///{work}/ledger.db", work, limits=[{"recipients": "1000/hour"}])
+    document["policyd"]["workers"] = 1
+
+    def used() -> int:
+        return int(json.loads(sidecar.cli("show", "acme", "--json").stdout)["used"][0]["used"])
+
+    with Sidecar(work, document, "policyd") as sidecar:
+        with peer(tcp(sidecar)) as smtpd:
+            smtpd.ask(request(instance="a.1"))
+            smtpd.ask(request(instance="a.2"))  # a.1 may have ended: this service was not seen to ask at the end
+            assert used() == 2
+            smtpd.ask(request(instance="a.2", state="END-OF-MESSAGE", recipient_count="1", size="9"))
+            smtpd.ask(request(instance="a.3"))
+            smtpd.ask(request(instance="a.4"))
+            wait_for("a.3 is given back", lambda: used() == 3, log=sidecar.log)
+        wait_for("a.4 is given back", lambda: used() == 2, log=sidecar.log)
+        with peer(tcp(sidecar)) as smtpd:  # Postfix closed an idle connection, and the transaction goes on
+            smtpd.ask(request(instance="a.4", state="END-OF-MESSAGE", recipient_count="3", size="9"))
+            assert used() == 5
+
+
 def test_recipients_cap_over_one_connection(work_folder: WorkFolder) -> None:
     work = work_folder("policyd")
     limits = [{"recipients": "1000/hour"}]
@@ -288,11 +311,25 @@ def test_wiring_faults_are_warned_of_once_and_counted(work_folder: WorkFolder) -
         assert smtpd.ask(request("big")) == DUNNO
         wanted = {
             'relaywarden_policyd_wiring_faults_total{fault="no_sasl_username"} 5.0',
-            'relaywarden_policyd_decisions_total{cause="admitted",observed="false",state="RCPT",verdict="dunno"} 1.0',
-            'relaywarden_policyd_decisions_total{cause="state",observed="false",state="MAIL",verdict="dunno"} 5.0',
+            'relaywarden_policyd_decisions_total{cause="admitted",limit="",observed="false",state="RCPT",verdict="dunno"} 1.0',
+            'relaywarden_policyd_decisions_total{cause="state",limit="",observed="false",state="MAIL",verdict="dunno"} 5.0',
         }
         wait_for("the metrics tell", lambda: wanted <= set(scraped().splitlines()), log=sidecar.log)
         assert sidecar.log.read_text().count("wired wrongly") == 2
+        shown = json.loads(sidecar.cli("show", "acme", "--json").stdout)
+        assert set(shown["faults"]) == {"no_sasl_username", "unexpected_state"}
+        assert "wiring of Postfix: no_sasl_username" in sidecar.cli("tenants").stdout
+        assert "!policyd" not in sidecar.cli("tenants", "--json").stdout
+
+
+def test_a_state_that_never_comes_is_a_fault(work_folder: WorkFolder) -> None:
+    work = work_folder("policyd")
+    limits = [{"bytes": "1GiB/hour"}, {"recipients": "1000000/hour"}]
+    document = config(f"sqlite:///{work}/ledger.db", work, limits=limits)
+    with Sidecar(work, document, "policyd") as sidecar, peer(tcp(sidecar)) as smtpd:
+        for _ in range(201):
+            assert smtpd.ask(request()) == DUNNO
+        wait_for("it is noted", lambda: "no_end" in sidecar.cli("show", "acme", "--json").stdout, log=sidecar.log)
 
 
 def test_each_refusal_is_one_structured_line(work_folder: WorkFolder) -> None:
