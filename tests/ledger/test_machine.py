@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from relaywarden.ledger.operations import Account, Charge, Decision, Read, Reconcile, Refund, Reset, Settle, Snapshot, Status
+from relaywarden.ledger.operations import (
+    Account,
+    Charge,
+    Decision,
+    Read,
+    Reconcile,
+    Refund,
+    Reset,
+    Settle,
+    Snapshot,
+    Status,
+    Steer,
+)
 from relaywarden.limits import Limit, Meter
 from testbed.ledgerstore import Store, StoreMaker
-from testbed.oracle import Oracle, OracleTicket
+from testbed.oracle import Grant, Oracle, OracleTicket
 
 LIMITS = {
     "second": [Limit.parse(Meter.MESSAGES, "5/10s"), Limit.parse(Meter.RECIPIENTS, "12/10s")],
@@ -60,25 +73,41 @@ class LedgerMachine(RuleBasedStateMachine):
         self.serial += count
         return [f"#{self.serial - i}" for i in range(count)]
 
-    def judge(self, decision: Decision, cost: dict[Meter, int]) -> None:
-        """The two promises: never more than N, and no refusal without cause."""
+    def drawn(self, decision: Decision) -> set[Meter]:
+        """The meters that were charged to a grant by the last operation."""
+        if not decision.granted:
+            return set()
+        state = cast("Snapshot", self.store.do(Read(self.account))).state["grants"]
+        return {meter for meter, grant in self.oracle.grants.items() if state[meter.value]["used"] > grant.used}
+
+    def judge(self, decision: Decision, cost: dict[Meter, int]) -> set[Meter]:
+        """The promises: never more than N, no refusal without cause, no grant drawn on without need; what grants carry."""
         wanted = [b for b in self.account.balances if cost.get(b.limit.meter, 0) > 0]
+        granted = self.drawn(decision)
         if decision.status is Status.ADMITTED:
             for balance in wanted:
-                assert self.oracle.certain(balance, self.now) + cost[balance.limit.meter] <= balance.limit.amount
-            return
+                if balance.limit.meter not in granted:
+                    assert self.oracle.certain(balance, self.now) + cost[balance.limit.meter] <= balance.limit.amount
+            for meter in granted:
+                assert self.oracle.grants[meter].room(cost[meter], self.now)
+                mine = [b for b in wanted if b.limit.meter is meter]
+                assert any(self.oracle.possible(b, self.now) + cost[meter] > b.limit.amount for b in mine)
+            return granted
         assert decision.refusal is not None
         named = next(b for b in wanted if b.key == decision.refusal.key)
-        assert self.oracle.possible(named, self.now) + cost[named.limit.meter] > named.limit.amount
+        meter = named.limit.meter
+        assert self.oracle.possible(named, self.now) + cost[meter] > named.limit.amount
         assert decision.refusal.allowed == named.limit.amount
+        assert meter not in self.oracle.grants or not self.oracle.grants[meter].room(cost[meter], self.now)
+        return set()
 
-    def book(self, ticket: OracleTicket, cost: dict[Meter, int], names: list[str]) -> None:
+    def book(self, ticket: OracleTicket, cost: dict[Meter, int], names: list[str], granted: Collection[Meter] = ()) -> None:
         if cost.get(Meter.MESSAGES):
-            ticket.message = self.oracle.add(Meter.MESSAGES, 1, self.now)
+            ticket.message = self.oracle.add(Meter.MESSAGES, 1, self.now, Meter.MESSAGES in granted)
         for name in names:
-            ticket.recipients[name] = self.oracle.add(Meter.RECIPIENTS, 1, self.now)
+            ticket.recipients[name] = self.oracle.add(Meter.RECIPIENTS, 1, self.now, Meter.RECIPIENTS in granted)
         if cost.get(Meter.BYTES):
-            ticket.sizes.append(self.oracle.add(Meter.BYTES, cost[Meter.BYTES], self.now))
+            ticket.sizes.append(self.oracle.add(Meter.BYTES, cost[Meter.BYTES], self.now, Meter.BYTES in granted))
 
     def give_all_back(self, ticket: OracleTicket) -> None:
         for event in [*ticket.recipients.values(), *ticket.sizes, *([ticket.message] if ticket.message else [])]:
@@ -102,9 +131,9 @@ class LedgerMachine(RuleBasedStateMachine):
             Meter.RECIPIENTS: 1,
             Meter.BYTES: max(0, size - ticket.size),
         }
-        self.judge(decision, cost)
+        granted = self.judge(decision, cost)
         if decision.status is Status.ADMITTED:
-            self.book(ticket, cost, [recipient])
+            self.book(ticket, cost, [recipient], granted)
         else:
             ticket.refused.add(recipient)
 
@@ -125,13 +154,13 @@ class LedgerMachine(RuleBasedStateMachine):
             Meter.RECIPIENTS: max(0, recipients - len(ticket.recipients)),
             Meter.BYTES: max(0, size - ticket.size),
         }
-        self.judge(decision, cost)
+        granted = self.judge(decision, cost)
         if decision.status is Status.REFUSED:
             self.give_all_back(ticket)
             ticket.phase = "refused"
             return
         self.surplus(ticket, recipients, size)
-        self.book(ticket, cost, self.unnamed(cost[Meter.RECIPIENTS]))
+        self.book(ticket, cost, self.unnamed(cost[Meter.RECIPIENTS]), granted)
 
     def surplus(self, ticket: OracleTicket, recipients: int, size: int) -> None:
         for name in list(ticket.recipients)[: max(0, len(ticket.recipients) - recipients)]:
@@ -180,6 +209,18 @@ class LedgerMachine(RuleBasedStateMachine):
     def step_back(self, ms: int) -> None:
         self.store.clock.now_ms = self.now - ms
 
+    @rule(
+        meter=st.sampled_from([Meter.MESSAGES, Meter.RECIPIENTS, Meter.BYTES]),
+        amount=st.integers(1, 2000),
+        ms=st.integers(1, 90_000),
+    )
+    def grant(self, meter: Meter, amount: int, ms: int) -> None:
+        """One a meter, so that it is plain to which a charge goes."""
+        until = self.now + ms
+        entry = {"meter": meter.value, "amount": amount, "used": 0, "until_ms": until}
+        self.store.do(Steer("acme", {"grants": {meter.value: entry}}))
+        self.oracle.grants[meter] = Grant(amount, until)
+
     @rule()
     def reset(self) -> None:
         self.store.do(Reset("acme"))
@@ -194,6 +235,8 @@ class LedgerMachine(RuleBasedStateMachine):
         for balance, used in zip(self.account.balances, snapshot.balances, strict=True):
             certain, possible = self.oracle.certain(balance, self.now), self.oracle.possible(balance, self.now)
             assert certain <= used.used <= possible, (balance.key, used.used)
+        told = {name: entry["used"] for name, entry in snapshot.state.get("grants", {}).items()}
+        assert told == {meter.value: grant.used for meter, grant in self.oracle.grants.items()}
 
 
 def test_any_sequence_keeps_the_promises(new_store: StoreMaker) -> None:

@@ -21,6 +21,19 @@ class Event:
     amount: int
     at_ms: int
     late_ms: int
+    granted: bool = False  # it went to a grant, so no window knows of it
+
+
+@dataclass
+class Grant:
+    """So much of one meter beyond the limits."""
+
+    amount: int
+    until_ms: int
+    used: int = 0
+
+    def room(self, amount: int, now_ms: int) -> bool:
+        return now_ms < self.until_ms and self.used + amount <= self.amount
 
 
 @dataclass
@@ -44,22 +57,29 @@ class Oracle:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.tickets: dict[str, OracleTicket] = {}
+        self.grants: dict[Meter, Grant] = {}
         self.latest_ms = 0
 
     def see(self, now_ms: int) -> None:
         self.latest_ms = max(self.latest_ms, now_ms)
 
-    def add(self, meter: Meter, amount: int, now_ms: int) -> Event:
-        event = Event(meter, amount, now_ms, self.latest_ms)
-        self.events.append(event)
+    def add(self, meter: Meter, amount: int, now_ms: int, granted: bool = False) -> Event:
+        event = Event(meter, amount, now_ms, self.latest_ms, granted)
+        if granted:
+            self.grants[meter].used += amount
+        else:
+            self.events.append(event)
         return event
 
     def drop(self, event: Event, amount: int | None = None) -> None:
-        if amount is None or amount >= event.amount:
+        part = event.amount if amount is None else min(amount, event.amount)
+        if event.granted:
+            grant = self.grants.get(event.meter)
+            if grant is not None and grant.used >= part:
+                grant.used -= part
+        elif part == event.amount:
             self.events.remove(event)
-            event.amount = 0
-        else:
-            event.amount -= amount
+        event.amount -= part
 
     def certain(self, balance: Balance, now_ms: int) -> int:
         """Used for certain: charged within the window.  What has left it does not come back when the clock steps back."""
