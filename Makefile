@@ -12,7 +12,7 @@ PACKAGES_RUN := postfix postfix-pcre rspamd sasl2-bin libsasl2-modules libsasl2-
 PACKAGES_TEST := redis-server redis-tools redis-sentinel miltertest opendkim opendkim-tools libmail-dkim-perl
 PACKAGES_BENCH := postfwd policyd-rate-limit
 
-.PHONY: help venv packages-build packages packages-test packages-bench demo test check docs bench fuzz clean
+.PHONY: help venv packages-build packages packages-test packages-bench demo test check docs bench bench-policyd fuzz campaign clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,8 +66,16 @@ bench: packages-bench venv ## Speed: policyd with Redis, the milter beside OpenD
 	$(SUDO) $(BIN)/python bench/bench_policyd.py
 	$(SUDO) $(BIN)/python bench/bench_milter.py
 
-fuzz: packages-test venv ## Long runs of the property tests.
-	$(SUDO) env HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests -k 'machine or property or fuzz' --timeout 3600
+bench-policyd: packages-bench venv ## policyd beside postfwd2 and policyd-rate-limit; growth to a million tenants.
+	$(SUDO) $(BIN)/python bench/bench_peers.py --million
+
+# Campaigns take long; their last result is in docs/campaigns.rst.
+fuzz: packages-test venv ## 200,000 hostile inputs, and long runs of the property tests.
+	$(SUDO) env RELAYWARDEN_FUZZ=200000 $(BIN)/python -m pytest tests/policyd/test_fuzz.py --timeout 3600
+	$(SUDO) env HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests -k 'machine or property' --timeout 3600
+
+campaign: packages-test venv ## 2,000 messages through a real Postfix under each wiring, on both stores.
+	$(SUDO) env RELAYWARDEN_MESSAGES=2000 $(BIN)/python -m pytest tests/postfix/test_wirings.py --timeout 3600
 
 clean: ## Remove what was built.
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

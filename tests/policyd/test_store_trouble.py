@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import time
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import exceptions as redis_errors
+from redis.exceptions import BusyLoadingError
 
 from testbed.factories import WorkFolder
 from testbed.policypeer import DUNNO, Peer, request
@@ -116,6 +120,48 @@ def test_redis_refused(work_folder: WorkFolder) -> None:
     """It keeps its data over the restart, as an operator's does."""
     with running(work_folder, {"appendonly": "yes", "appendfsync": "always"}) as (redis, sidecar, peer):
         go_through(sidecar, peer, redis.stop, lambda: void(redis.start()))
+
+
+def test_redis_loading(work_folder: WorkFolder) -> None:
+    """After a restart a Redis with much data answers LOADING for a while."""
+    options = {"loading-process-events-interval-bytes": "1024", "key-load-delay": "200"}
+    with running(work_folder, options) as (redis, sidecar, peer):
+        with redis.client() as client:
+            pipe = client.pipeline(transaction=False)
+            for number in range(10_000):
+                pipe.set(f"filler{number}", "x" * 200)
+            pipe.execute()
+
+        def reload() -> None:
+            with redis.client() as client:
+                client.save()
+            redis.stop()
+            redis.start(wait=False)
+            wait_for("it to say LOADING", lambda: loading(redis))
+
+        go_through(sidecar, peer, reload, lambda: wait_for("it to be loaded", lambda: not loading(redis)))
+
+
+def loading(redis: RedisServer) -> bool:
+    try:
+        with redis.client() as client:
+            client.get("filler1")
+    except BusyLoadingError:
+        return True
+    except redis_errors.ConnectionError:
+        return False
+    return False
+
+
+def test_what_was_charged_survives_the_death_of_every_process(work_folder: WorkFolder) -> None:
+    work = work_folder("policyd")
+    with Sidecar(work, config(f"sqlite:///{work}/ledger.db"), "policyd") as sidecar:
+        with closing(Peer.of(sidecar)) as peer:
+            assert ask(peer, 20) == [DUNNO] * 20
+        for pid in Path(f"/proc/{sidecar.pid}/task/{sidecar.pid}/children").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        os.kill(sidecar.pid, signal.SIGKILL)
+        assert charged(sidecar) == 20
 
 
 def test_sqlite_locked(work_folder: WorkFolder) -> None:

@@ -33,7 +33,8 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://{self.host}:{self.port}/0"
 
-    def start(self) -> RedisServer:
+    def start(self, wait: bool = True) -> RedisServer:
+        """Start it; without `wait` it may still be loading its data."""
         self.work.mkdir(parents=True, exist_ok=True)
         options = {
             "bind": self.host,
@@ -47,7 +48,7 @@ class RedisServer:
         argv = [program("redis-server", "redis-server")]
         for name, value in options.items():
             argv += [f"--{name}", value]
-        self._process = Process("redis-server", argv, self.log, ready=self._answers, env=self.env)
+        self._process = Process("redis-server", argv, self.log, ready=self._answers if wait else lambda: True, env=self.env)
         self._process.start()
         return self
 
