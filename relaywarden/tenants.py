@@ -89,8 +89,9 @@ class Directory:
         if isinstance(self._settings.unknown_login, str):
             return None
         plan_name = self._settings.unknown_login.plan
-        # A login that happens to be spelled like a configured tenant must not spend that tenant's balances.
-        name = f"~{login}" if login in self._tenants else login
+        # A login that happens to be spelled like a configured tenant must not spend that tenant's balances, and names that
+        # begin with "!" are the ledger's own.
+        name = f"~{login}" if login in self._tenants or login.startswith("!") else login
         return _tenant(name, plan_name, self._settings.plans[plan_name], None, self._first_pool)
 
     def _configured(self, name: str, tenant: TenantSettings) -> Tenant:
