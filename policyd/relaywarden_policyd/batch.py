@@ -24,7 +24,7 @@ from typing import cast
 from relaywarden.errors import LedgerError, StoreUnavailableError
 from relaywarden.ledger.operations import AsyncLedger, Decision, Operation, PartlyUnavailableError, Refusal, Result, Status
 from relaywarden.logs import event
-from relaywarden_policyd.journal import Journal
+from relaywarden_policyd.journal import Journal, charges
 from relaywarden_policyd.limiter import Limiter
 from relaywarden_policyd.meters import Meters
 
@@ -169,10 +169,10 @@ class Batcher:
         batch = self._journal.take()
         begun = time.monotonic()
         try:
-            await asyncio.wait_for(self._ledger.apply(batch), self._timeout)
+            await asyncio.wait_for(self._ledger.apply(charges(batch)), self._timeout)
         except PartlyUnavailableError as error:
             pairs = zip(batch, error.results, strict=True)
-            self._journal.put_back([operation for operation, result in pairs if isinstance(result, StoreUnavailableError)])
+            self._journal.put_back([entry for entry, result in pairs if isinstance(result, StoreUnavailableError)])
             self._store_failed(str(error))
         except (LedgerError, asyncio.TimeoutError) as error:
             self._journal.put_back(batch)

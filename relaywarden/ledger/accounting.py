@@ -140,12 +140,14 @@ def _charge(books: Books, op: Charge) -> Decision:
     state = books.load_state()
     ticket = Ticket.unpack(books.load_ticket(op.ticket)) or Ticket()
     digest = recipient_digest(op.recipient)
-    if (reason := suspended(state, books.now_ms)) is not None:
+    if _is_over(books, op, ticket):
+        return Decision(Status.ADMITTED, repeated=True)
+    if (reason := suspended(state, books.now_ms)) is not None and not op.late_ms:
         return _refuse_suspended(books, op, ticket, digest, reason)
     answered = ticket.answered(digest)
     if answered > 0 or ticket.phase in (Phase.SETTLED, Phase.REFUNDED):
         return Decision(Status.ADMITTED, repeated=True)
-    if (answered < 0 or ticket.phase is Phase.REFUSED) and ticket.refusal and not op.account.late:
+    if (answered < 0 or ticket.phase is Phase.REFUSED) and ticket.refusal and not op.late_ms:
         return Decision(Status.REFUSED, ticket.refusal, repeated=True)
     ticket.phase = Phase.OPEN  # a late charge was admitted without the store, whatever was said of it before
     cost = Cost(
@@ -154,7 +156,7 @@ def _charge(books: Books, op: Charge) -> Decision:
         size=max(0, op.size - ticket.size),
         digests=(digest,),
     )
-    balances = Balances(books, op.account, state, books.now_ms)
+    balances = Balances(books, op.account, state, books.now_ms, late=op.late_ms > 0)
     found = balances.check(cost)
     if op.dry:
         return _decision(found)
@@ -190,6 +192,17 @@ def _keep_grants(books: Books, balances: Balances, state: dict[str, Any]) -> Non
         books.save_state(state)  # whose grants were drawn on in place
 
 
+def _is_over(books: Books, op: Charge | Reconcile, ticket: Ticket) -> bool:
+    """Whether a late charge comes after the milter's last word, which found no ticket and counted the message by itself.
+
+    Messages of one connection follow each other: if one of it ended after this was admitted, this one has.
+    """
+    if not op.late_ms or ticket.message_ms or not op.connection:
+        return False
+    ended = books.find(f"e:{op.connection}")
+    return ended is not None and int(ended) >= books.now_ms - op.late_ms
+
+
 def _refuse_suspended(books: Books, op: Charge, ticket: Ticket, digest: bytes, reason: str) -> Decision:
     if not op.dry and not ticket.answered(digest):
         ticket.recipients.append((digest, -books.now_ms))
@@ -201,12 +214,14 @@ def _refuse_suspended(books: Books, op: Charge, ticket: Ticket, digest: bytes, r
 def _reconcile(books: Books, op: Reconcile) -> Decision:
     state = books.load_state()
     ticket = Ticket.unpack(books.load_ticket(op.ticket)) or Ticket()
-    if ticket.phase is Phase.REFUSED and ticket.refusal and not op.account.late:
+    if ticket.phase is Phase.REFUSED and ticket.refusal and not op.late_ms:
         return Decision(Status.REFUSED, ticket.refusal, repeated=True)
     if ticket.phase in (Phase.SETTLED, Phase.REFUNDED):
         return Decision(Status.ADMITTED, repeated=True)
-    balances = Balances(books, op.account, state, books.now_ms)
-    if (reason := suspended(state, books.now_ms)) is not None:
+    if _is_over(books, op, ticket):
+        return Decision(Status.ADMITTED, repeated=True)
+    balances = Balances(books, op.account, state, books.now_ms, late=op.late_ms > 0)
+    if (reason := suspended(state, books.now_ms)) is not None and not op.late_ms:
         if not op.dry:
             _give_all_back(books, ticket, balances)
             _keep_grants(books, balances, state)
@@ -285,6 +300,7 @@ def _refund(books: Books, op: Refund) -> Settlement:
     if ticket is not None and ticket.phase is not Phase.OPEN:
         return Settlement(True, len(ticket.charged), ticket.size)
     if ticket is None and not (op.counter and op.queue_id):
+        _note_end(books, op)
         return Settlement(False)
     found = ticket is not None
     ticket = ticket or Ticket()
@@ -303,7 +319,15 @@ def _close(books: Books, name: str, ticket: Ticket, phase: Phase, op: Settle | R
     books.save_ticket(name, ticket.pack(), SETTLED_TTL_MS)
     if op.queue_id:
         books.point(f"q:{op.queue_id}", name, SETTLED_TTL_MS)
+    if not found:
+        _note_end(books, op)
     return Settlement(found, len(ticket.charged), ticket.size)
+
+
+def _note_end(books: Books, op: Settle | Refund) -> None:
+    """A message of this connection ended whose ticket is not here, or not yet (see _is_over)."""
+    if op.connection:
+        books.point(f"e:{op.connection}", str(books.now_ms), SETTLED_TTL_MS)
 
 
 def _read(books: Books, account: Account) -> Snapshot:

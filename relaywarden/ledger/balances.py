@@ -79,11 +79,11 @@ class Fields(Protocol):
 class Balances:
     """The balances of an account at one moment."""
 
-    def __init__(self, fields: Fields, account: Account, state: Mapping[str, Any], now_ms: int) -> None:
+    def __init__(self, fields: Fields, account: Account, state: Mapping[str, Any], now_ms: int, late: bool = False) -> None:
         self._fields = fields
         self._account = account
         self._overrides: Mapping[str, int] = state.get("limits") or {}
-        self._observe = account.late or (account.observe if "mode" not in state else state["mode"] == "observe")
+        self._observe = late or (account.observe if "mode" not in state else state["mode"] == "observe")
         self._now = now_ms
         self._counters: dict[str, Ring | Rate] = {}
         self._sketches: dict[str, Sketch] = {}
@@ -106,7 +106,7 @@ class Balances:
                 granted |= {meter}
             else:
                 refused = _longer(refused, refusal)
-        if self._account.hold:
+        if self._account.hold and not self._observe:
             return Check(None, observed, granted, held=refused)
         return Check(refused, observed, granted)
 

@@ -49,7 +49,6 @@ class Account:
     balances: tuple[Balance, ...]
     observe: bool = False  # charge and say what would have been refused, but admit
     hold: bool = False  # charge what the limits refuse, and say that it is to be held
-    late: bool = False  # it was admitted without the store: charge it, whatever limits, mode and earlier refusals say
 
     @classmethod
     def of(
@@ -104,6 +103,7 @@ class Charge:
     queue_id: str = ""
     connection: str = ""  # "address:port" of the SMTP client
     dry: bool = False  # decide and spend nothing
+    late_ms: int = 0  # so long ago it was admitted without the store: charge it, whatever limits, mode and refusals say
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,7 @@ class Reconcile:
     queue_id: str = ""
     connection: str = ""
     dry: bool = False
+    late_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

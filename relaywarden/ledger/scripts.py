@@ -48,6 +48,7 @@ VERBS = ("charge", "reconcile", "refuse", "abandon", "settle", "refund", "read",
 _STATUS = (Status.ADMITTED, Status.REFUSED, Status.SUSPENDED, Status.HELD)
 _PREFIX, _SUFFIX = "rw:{", "}"
 _FLAG = (b"0", b"1")
+_LATE = b"3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +92,15 @@ def command(operation: Operation, ticket_ttl_ms: int) -> tuple[Any, ...]:
 
 def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
     match operation:
-        case Charge(account, ticket, recipient, size, queue_id, connection, dry):
+        case Charge(account, ticket, recipient, size, queue_id, connection, dry, late):
+            wire, how = _account(account)
+            how = _LATE if late else how
             digest = recipient_digest(recipient)
-            return "charge", (*_account(account), _raw(ticket), digest, size, _raw(queue_id), connection, _FLAG[dry], ttl)
-        case Reconcile(account, ticket, recipients, size, queue_id, connection, dry):
-            return "reconcile", (
-                *_account(account),
-                _raw(ticket),
-                recipients,
-                size,
-                _raw(queue_id),
-                connection,
-                _FLAG[dry],
-                ttl,
-            )
+            return "charge", (wire, how, _raw(ticket), digest, size, _raw(queue_id), connection, _FLAG[dry], ttl, late)
+        case Reconcile(account, ticket, recipients, size, queue_id, connection, dry, late):
+            wire, how = _account(account)
+            how = _LATE if late else how
+            return "reconcile", (wire, how, _raw(ticket), recipients, size, _raw(queue_id), connection, _FLAG[dry], ttl, late)
         case Refuse(account, ticket, recipient):
             digest = recipient_digest(recipient) if recipient else ANONYMOUS
             return "refuse", (*_account(account), _raw(ticket), digest, ttl)
@@ -124,7 +120,7 @@ def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
 
 
 def _account(account: Account) -> tuple[bytes, bytes]:
-    return account.wire, b"3" if account.late else b"1" if account.observe else b"2" if account.hold else b"0"
+    return account.wire, b"1" if account.observe else b"2" if account.hold else b"0"
 
 
 def _raw(text: str) -> bytes:

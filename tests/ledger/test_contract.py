@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import cast
 
 import pytest
@@ -305,16 +304,36 @@ def test_a_recipient_refused_by_a_suspension_may_come_again(store: Store) -> Non
 
 def test_what_was_admitted_without_the_store_is_charged_in_any_case(store: Store) -> None:
     acc = account(messages="9/h", recipients="1/h")
-    late = dataclasses.replace(acc, late=True)
     store.do(Steer("acme", {"mode": "enforce"}))
     store.do(Charge(acc, "t1", "a@x"))
     assert decide(store, Charge(acc, "t2", "a@x")).status is Status.REFUSED
     for _ in range(2):
-        assert decide(store, Charge(late, "t2", "a@x")).status is Status.ADMITTED
+        assert decide(store, Charge(acc, "t2", "a@x", late_ms=5)).status is Status.ADMITTED
     assert used(store, acc) == [2, 2]
     assert decide(store, Reconcile(acc, "t3", 5, 0)).status is Status.REFUSED
-    assert decide(store, Reconcile(late, "t3", 5, 0)).status is Status.ADMITTED
+    assert decide(store, Reconcile(acc, "t3", 5, 0, late_ms=5)).status is Status.ADMITTED
     assert used(store, acc) == [3, 7]
+
+
+def test_a_late_charge_after_the_milters_last_word_is_no_second_one(store: Store) -> None:
+    acc = account(messages="9/h", recipients="9/h")
+    connection = "127.0.0.1:4000"
+    store.do(Settle(acc, "Q1", connection, ("a@x", "b@x"), 50))  # policyd had admitted it without the store
+    store.clock.now_ms += 100
+    for operation in (
+        Charge(acc, "t1", "a@x", 0, "", connection, late_ms=300),
+        Charge(acc, "t1", "b@x", 0, "Q1", connection, late_ms=290),
+        Reconcile(acc, "t1", 2, 50, "Q1", connection, late_ms=280),
+    ):
+        assert decide(store, operation) == Decision(Status.ADMITTED, repeated=True)
+    assert used(store, acc) == [1, 2]
+    assert decide(store, Charge(acc, "t2", "a@x", 0, "", connection, late_ms=50)) == Decision(Status.ADMITTED)  # the next
+    assert used(store, acc) == [2, 3]
+    store.do(Settle(acc, "Q2", connection, ("a@x",), 50))
+    assert used(store, acc) == [2, 3]
+    store.do(Refund(acc, "", "127.0.0.1:4001"))  # given up before the charge arrived
+    assert decide(store, Charge(acc, "t3", "a@x", 0, "", "127.0.0.1:4001", late_ms=20)).repeated
+    assert used(store, acc) == [2, 3]
 
 
 def test_an_abandoned_transaction_is_given_back_and_charged_again_if_it_goes_on(store: Store) -> None:

@@ -8,6 +8,7 @@
 --   base:s  string  dynamic state, JSON; expires never
 --   base:t:ID  string  a ticket
 --   base:q:QUEUE-ID, base:c:CONNECTION  string  the ticket that they stand for
+--   base:e:CONNECTION  string  when a message of it ended that had no ticket
 
 local base = KEYS[1]
 local clock = redis.call('TIME')
@@ -656,6 +657,19 @@ local function note_refusal(ticket, refusal)
   ticket.refusal = refusal_text(refusal)
   save_field('r', whole(now) .. '\t' .. ticket.refusal)
   count('refused', 1)
+end
+
+-- A message of this connection ended whose ticket is not here, or not yet.
+local function note_end(connection)
+  if connection ~= '' then redis.call('SET', base .. ':e:' .. connection, whole(now), 'PX', SETTLED_TTL) end
+end
+
+-- Whether a late charge comes after the milter's last word, which found no ticket and counted the message by itself.
+-- Messages of one connection follow each other: if one of it ended after this was admitted, this one has.
+local function is_over(ticket, connection, late)
+  if late == 0 or ticket.message > 0 or connection == '' then return false end
+  local ended = redis.call('GET', base .. ':e:' .. connection)
+  return ended and tonumber(ended) >= now - late
 end
 
 -- The end of a ticket; its queue id finds it from now on, so that the same word again changes nothing.

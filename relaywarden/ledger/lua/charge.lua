@@ -1,10 +1,12 @@
 -- charge.lua - RCPT: one recipient, and first the message, against every balance.
--- ARGV: balances, how, ticket, digest, claimed size, queue id, connection, dry, ticket ttl
+-- ARGV: balances, how, ticket, digest, claimed size, queue id, connection, dry, ticket ttl, late ms
 local digest, size, dry = ARGV[4], tonumber(ARGV[5]), ARGV[8] == '1'
 local state = load_state()
 local ticket = load_ticket(ARGV[3])
 local known = answered(ticket, digest)
-local reason = suspension(state)
+local late = tonumber(ARGV[10])
+if is_over(ticket, ARGV[7], late) then return decision(state, 0, true) end
+local reason = late == 0 and suspension(state)
 if reason then
   if not dry and known == 0 then
     read_fields({})
@@ -15,7 +17,7 @@ if reason then
   return decision(state, 2, false, '', reason)
 end
 if known > 0 or ticket.phase == SETTLED or ticket.phase == REFUNDED then return decision(state, 0, true) end
-if (known < 0 or ticket.phase == REFUSED) and ticket.refusal ~= '' and ARGV[2] ~= '3' then
+if (known < 0 or ticket.phase == REFUSED) and ticket.refusal ~= '' and late == 0 then
   return decision(state, 1, true, ticket.refusal)
 end
 ticket.phase = OPEN -- a late charge was admitted without the store, whatever was said of it before

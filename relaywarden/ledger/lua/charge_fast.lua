@@ -8,7 +8,7 @@ do
   local base, argv = KEYS[1], ARGV
 
   local function fast()
-    if argv[8] ~= '0' then return nil end
+    if argv[8] ~= '0' or argv[10] ~= '0' then return nil end
     local ticket_key = base .. ':t:' .. argv[3]
     local found = call('MGET', base .. ':s', ticket_key)
     if found[1] then return nil end

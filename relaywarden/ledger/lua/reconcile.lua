@@ -1,14 +1,16 @@
 -- reconcile.lua - DATA, END-OF-MESSAGE: bring the ticket to the true number of recipients and the size.
--- ARGV: balances, how, ticket, recipients, size, queue id, connection, dry, ticket ttl
+-- ARGV: balances, how, ticket, recipients, size, queue id, connection, dry, ticket ttl, late ms
 local size, dry = tonumber(ARGV[5]), ARGV[8] == '1'
 local state = load_state()
 local ticket = load_ticket(ARGV[3])
-if ticket.phase == REFUSED and ticket.refusal ~= '' and ARGV[2] ~= '3' then
+if ticket.phase == REFUSED and ticket.refusal ~= '' and ARGV[10] == '0' then
   return decision(state, 1, true, ticket.refusal)
 end
 if ticket.phase == SETTLED or ticket.phase == REFUNDED then return decision(state, 0, true) end
+local late = tonumber(ARGV[10])
+if is_over(ticket, ARGV[7], late) then return decision(state, 0, true) end
 local balances = open_balances(ARGV[1], ARGV[2], state)
-local reason = suspension(state)
+local reason = late == 0 and suspension(state)
 if reason then
   if not dry then
     give_all_back(ticket, balances)

@@ -14,4 +14,5 @@ local cost = missing(ticket, recipients, size, fresh)
 give_surplus_back(ticket, balances, recipients, size)
 book(ticket, balances, cost)
 close_ticket(name, ticket, SETTLED, ARGV[3], ARGV[6])
+if not found then note_end(ARGV[4]) end
 return finish(state, found and 1 or 0, #charged_times(ticket), whole(ticket.size))
