@@ -227,6 +227,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def reset(self) -> None:
         self.store.do(Reset("acme"))
         self.oracle.events.clear()
+        self.oracle.ghosts.clear()
         self.generation += 1
 
     @invariant()

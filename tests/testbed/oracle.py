@@ -58,6 +58,7 @@ class Oracle:
         self.events: list[Event] = []
         self.tickets: dict[str, OracleTicket] = {}
         self.grants: dict[Meter, Grant] = {}
+        self.ghosts: list[Event] = []
         self.latest_ms = 0
 
     def see(self, now_ms: int) -> None:
@@ -73,6 +74,10 @@ class Oracle:
 
     def drop(self, event: Event, amount: int | None = None) -> None:
         part = event.amount if amount is None else min(amount, event.amount)
+        if event.late_ms > event.at_ms and not event.granted:
+            # Charged while the clock had stepped back, it was booked later than it says: a refund may miss it, and it then
+            # expires by itself, late rather than early.
+            self.ghosts.append(Event(event.meter, part, event.at_ms, event.late_ms))
         if event.granted:
             grant = self.grants.get(event.meter)
             if grant is not None and grant.used >= part:
@@ -89,4 +94,5 @@ class Oracle:
     def possible(self, balance: Balance, now_ms: int) -> int:
         """Used at the most: charged within a window longer by W/60, by the latest time it may have been booked at."""
         start = now_ms - balance.limit.window_ms - balance.limit.window_ms / PARTS
-        return sum(e.amount for e in self.events if e.meter is balance.limit.meter and e.late_ms >= start - 1)
+        counted = [*self.events, *self.ghosts]
+        return sum(e.amount for e in counted if e.meter is balance.limit.meter and e.late_ms >= start - 1)
