@@ -1,10 +1,11 @@
 """bench_peers - policyd beside postfwd2 and policyd-rate-limit, in one run: same client, same three recipient limits, same
-500 tenants, same 32 connections; then what growth, idle connections and memory cost policyd, and what Redis itself could do.
+500 tenants, same 32 connections over Unix sockets (as contrib/postfix has it); then what growth, idle connections and memory
+cost policyd, and what Redis itself could do.
 
     python bench/bench_peers.py [--json FILE] [--seconds 5] [--million]
 
-The peers are Debian's packages as they come, in their own folders, on free loopback ports.  `--million` also fills Redis with
-1,000,000 tenants (about 1.5 GB) and measures again.
+The peers are Debian's packages as they come, in their own folders.  `--million` also fills Redis with 1,000,000 tenants (about
+1.5 GB) and measures again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from policyclient import Load, run  # noqa: E402
 from relaywarden.ledger.operations import Account, Charge  # noqa: E402
 from relaywarden.ledger.scripts import command, scripts  # noqa: E402
 from relaywarden.limits import Limit, Meter  # noqa: E402
-from testbed.ports import HOST, accepts, free_port  # noqa: E402
+from testbed.ports import accepts  # noqa: E402
 from testbed.process import Process, program, wait_for  # noqa: E402
 from testbed.redis import RedisServer  # noqa: E402
 
@@ -46,7 +47,7 @@ LIMITS = [Limit.parse(Meter.RECIPIENTS, f"{amount}/{name}") for name, _, amount 
 @contextmanager
 def policyd(work: Path, store: str, tenants: int = TENANTS) -> Iterator[tuple[str, Process]]:
     """relaywarden's policyd with two workers."""
-    address = f"inet:{HOST}:{free_port()}"
+    address = f"unix:{work}/policy"
     config, log = work / "relaywarden.json", work / "policyd.log"
     config.write_text(json.dumps(configuration(store, address, WORKERS, tenants)))
     argv = [sys.executable, "-m", "relaywarden", "--config", str(config), "policyd"]
@@ -57,7 +58,7 @@ def policyd(work: Path, store: str, tenants: int = TENANTS) -> Iterator[tuple[st
 @contextmanager
 def postfwd2(work: Path) -> Iterator[str]:
     """postfwd2 keeps its counters in memory."""
-    rules, port = work / "postfwd.cf", free_port()
+    rules, path = work / "postfwd.cf", work / "policy"
     rules.write_text(
         "".join(
             f"id=R{seconds}; protocol_state==RCPT; action=rate(sasl_username/{amount}/{seconds}/450 4.7.1 limit)\n"
@@ -67,14 +68,14 @@ def postfwd2(work: Path) -> Iterator[str]:
     user = "nobody"
     shutil.chown(work, user)
     pidfile = work / "postfwd.pid"
-    argv = [program("postfwd2", "postfwd"), "--daemon", "-f", str(rules), "-i", HOST, "-p", str(port), "-u", user, "-g",
+    argv = [program("postfwd2", "postfwd"), "--daemon", "-f", str(rules), "--proto", "unix", "-p", str(path), "-u", user, "-g",
             "nogroup", "--pidfile", str(pidfile), "--cache_proto", "unix", "--cache_interface", "unix", "--cache_port",
             str(work / "cache.socket"), "--nodnslog", "--noidlestats", "--summary", "0"]  # fmt: skip
     with (work / "postfwd.log").open("wb") as log:  # it goes into the background by itself: rate() needs its cache daemon
         subprocess.run(argv, check=True, stdout=log, stderr=log)
     try:
-        wait_for("postfwd2", lambda: accepts((HOST, port)), log=work / "postfwd.log")
-        yield f"inet:{HOST}:{port}"
+        wait_for("postfwd2", lambda: accepts(str(path)), log=work / "postfwd.log")
+        yield f"unix:{path}"
     finally:
         master = int(pidfile.read_text())
         os.kill(master, signal.SIGTERM)
@@ -84,18 +85,18 @@ def postfwd2(work: Path) -> Iterator[str]:
 @contextmanager
 def policyd_rate_limit(work: Path) -> Iterator[str]:
     """policyd-rate-limit with its default backend, SQLite."""
-    config, port = work / "policyd-rate-limit.yaml", free_port()
+    config, path = work / "policyd-rate-limit.yaml", work / "policy"
     config.write_text(
         f"debug: False\nuser: root\ngroup: root\npidfile: {work}/pid\nsqlite_config:\n  database: {work}/db.sqlite3\n"
-        f"backend: 0\nSOCKET: ['{HOST}', {port}]\nlimits:\n"
+        f"backend: 0\nSOCKET: {path}\nsocket_permission: 0666\nlimits:\n"
         + "".join(f"  - [{amount}, {seconds}]\n" for _, seconds, amount in WINDOWS)
         + "limits_by_id: {}\nlimit_by_sasl: True\nlimit_by_sender: False\nlimit_by_ip: False\nlimited_networks: []\n"
         "success_action: dunno\nfail_action: defer_if_permit limit\ndb_error_action: dunno\nreport: False\n"
         "report_limits: [86400]\ndelay_to_close: 300\n"
     )
     argv = [program("policyd-rate-limit", "policyd-rate-limit"), "--file", str(config)]
-    with Process("policyd-rate-limit", argv, work / "log", ready=lambda: accepts((HOST, port))):
-        yield f"inet:{HOST}:{port}"
+    with Process("policyd-rate-limit", argv, work / "log", ready=lambda: accepts(str(path))):
+        yield f"unix:{path}"
 
 
 def load(address: str, seconds: float) -> dict[str, Any]:
@@ -149,8 +150,12 @@ def memory_of_an_active_limit(server: RedisServer) -> int:
 
 def idle_connections(address: str, count: int) -> list[socket.socket]:
     """Connections that ask nothing."""
-    host, port = HOST, int(address.rpartition(":")[2])
-    return [socket.create_connection((host, port), timeout=10) for _ in range(count)]
+    connections = []
+    for _ in range(count):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(address.removeprefix("unix:"))
+        connections.append(sock)
+    return connections
 
 
 def compare(seconds: float, million: bool) -> dict[str, Any]:
