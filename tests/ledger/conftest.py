@@ -88,25 +88,30 @@ STORES: dict[str, tuple[str, Callable[[str], Ledger]]] = {
 @pytest.fixture(params=list(STORES))
 def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreMaker]:
     """Makes an empty store, as often as a test wants one."""
-    made: list[Store] = []
+    count = 0
+    current: Store | None = None
     fixture, opener = STORES[request.param]
 
     def make() -> Store:
+        nonlocal count, current
+        if current is not None:
+            current.ledger.close()  # one at a time: a long run makes thousands
+        count += 1
         if fixture:
             servers, clock = request.getfixturevalue(fixture)
             clock.now_ms = START_MS
             servers.flush()
             ledger = opener(servers.url)
         else:
-            clock = FakeClock(tmp_path / f"clock-{len(made)}", START_MS)
-            path = tmp_path / f"ledger-{len(made)}.db"
+            clock = FakeClock(tmp_path / f"clock-{count}", START_MS)
+            path = tmp_path / f"ledger-{count}.db"
             ledger = SqliteLedger(path, timeout_ms=1000, ticket_ttl_ms=TICKET_TTL_MS, clock=clock)
-        made.append(Store(ledger, clock))
-        return made[-1]
+        current = Store(ledger, clock)
+        return current
 
     yield make
-    for store in made:
-        store.ledger.close()
+    if current is not None:
+        current.ledger.close()
 
 
 @pytest.fixture

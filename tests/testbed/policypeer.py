@@ -29,7 +29,11 @@ class Peer:
     def __init__(self, address: str | tuple[str, int]) -> None:
         self.sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self.sock.settimeout(10)
-        self.sock.connect(address)
+        try:
+            self.sock.connect(address)
+        except OSError:
+            self.sock.close()
+            raise
         self._rest = b""
 
     @classmethod
