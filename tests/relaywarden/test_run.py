@@ -52,9 +52,14 @@ def scraped(sidecar: Sidecar) -> str:
 def test_one_endpoint_tells_of_all_programs(running: Sidecar) -> None:
     with closing(Peer.of(running)) as peer:
         assert [peer.ask(request()) for _ in range(3)] == [DUNNO] * 3
-    line = 'relaywarden_policyd_decisions_total{cause="admitted",limit="",observed="false",state="RCPT",verdict="dunno"} 3.0'
+    labels = 'cause="admitted",limit="",observed="false",state="RCPT",verdict="dunno"'
+    line = f"relaywarden_policyd_decisions_total{{{labels}}} 3.0"
     wait_for("the decisions to show", lambda: line in scraped(running), log=running.log)
-    for name in ("relaywarden_policyd_store_up", "relaywarden_policyd_open_tickets", "relaywarden_milter_message_seconds_count"):
+    for name in (
+        "relaywarden_policyd_store_up",
+        "relaywarden_policyd_open_tickets",
+        "relaywarden_milter_message_seconds_count",
+    ):
         assert name in scraped(running)
     assert "acme" not in scraped(running)  # no label carries a tenant
 
