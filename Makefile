@@ -70,7 +70,7 @@ bench: packages-bench venv ## Speed: policyd with Redis, the milter beside OpenD
 	$(SUDO) $(BIN)/python bench/bench_milter.py
 
 bench-policyd: packages-bench venv ## policyd beside postfwd2 and policyd-rate-limit; growth to a million tenants.
-	$(SUDO) $(BIN)/python bench/bench_peers.py --million
+	$(SUDO) $(BIN)/python bench/bench_peers.py --million --json docs/bench-policyd.json
 
 # Campaigns take long; their last result is in docs/campaigns.rst.
 fuzz: packages-test venv ## 200,000 hostile inputs, and long runs of the property tests.

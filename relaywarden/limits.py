@@ -19,6 +19,8 @@ from relaywarden.errors import SpecError
 class Meter(enum.Enum):
     """What is counted.  `bytes` counts a message's size once, not once a recipient."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and members are equal only to themselves
+
     MESSAGES = "messages"
     RECIPIENTS = "recipients"
     BYTES = "bytes"
@@ -27,6 +29,8 @@ class Meter(enum.Enum):
 
 class Scope(enum.Enum):
     """Whom one balance of a limit belongs to: the whole tenant, or each login, From domain or client address of it."""
+
+    __hash__ = object.__hash__  # Enum's own is written in Python, and members are equal only to themselves
 
     TENANT = "tenant"
     LOGIN = "login"

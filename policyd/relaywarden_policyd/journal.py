@@ -11,7 +11,6 @@ it is in memory: what a worker had not yet reconciled when it was killed is neve
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import deque
 
@@ -52,8 +51,6 @@ def charges(batch: list[tuple[float, Operation]]) -> list[Operation]:
     """The operations of a batch as the ledger must take them: with their age."""
     now = time.monotonic()
     return [
-        dataclasses.replace(operation, late_ms=int(1000 * (now - admitted)) + 1)
-        if isinstance(operation, Charge | Reconcile)
-        else operation
+        operation._replace(late_ms=int(1000 * (now - admitted)) + 1) if isinstance(operation, Charge | Reconcile) else operation
         for admitted, operation in batch
     ]

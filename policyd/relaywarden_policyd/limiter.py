@@ -69,7 +69,7 @@ class LocalLimiter:
             books = self._books[account.tenant] = _Books()
         self._books.move_to_end(account.tenant)
         books.now_ms = time.monotonic_ns() // 1_000_000 + 1  # only differences count; 0 would mean "never" in a ticket
-        result = accounting.apply(books, dataclasses.replace(operation, account=account))
+        result = accounting.apply(books, operation._replace(account=account))
         return result if isinstance(result, Decision) else Decision(Status.ADMITTED)
 
     def _scaled(self, account: Account) -> Account:

@@ -34,6 +34,8 @@ _REQUIRED = "smtpd_access_policy"
 class State(Enum):
     """protocol_state: the SMTP command that Postfix asks about; OTHER for one that this program does not know."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and members are equal only to themselves
+
     CONNECT = "CONNECT"
     EHLO = "EHLO"
     HELO = "HELO"

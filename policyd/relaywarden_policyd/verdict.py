@@ -17,6 +17,8 @@ from relaywarden.limits import Limit, Meter, format_bytes
 class Action(Enum):
     """What Postfix does with the recipient or the message, by its name in access(5).  Never OK: it would end the list."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and members are equal only to themselves
+
     DUNNO = "DUNNO"
     DEFER = "DEFER_IF_PERMIT"
     REJECT = "REJECT"
@@ -25,6 +27,8 @@ class Action(Enum):
 
 class Cause(Enum):
     """The rule that made the verdict."""
+
+    __hash__ = object.__hash__  # Enum's own is written in Python, and members are equal only to themselves
 
     ADMITTED = "admitted"
     GRANTED = "granted"  # beyond a limit, and charged to a grant

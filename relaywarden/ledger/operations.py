@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from relaywarden.errors import StoreUnavailableError
 from relaywarden.limits import Limit, Meter, Scope
@@ -92,8 +92,7 @@ def recipient_digest(recipient: str) -> bytes:
     return blake2b(recipient.casefold().encode(errors="surrogateescape"), digest_size=8).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """One recipient of the transaction `ticket`; `size` is the client's SIZE claim in bytes, 0 if it made none."""
 
     account: Account
@@ -106,8 +105,7 @@ class Charge:
     late_ms: int = 0  # so long ago it was admitted without the store: charge it, whatever limits, mode and refusals say
 
 
-@dataclass(frozen=True, slots=True)
-class Reconcile:
+class Reconcile(NamedTuple):
     """The transaction as Postfix counts it at DATA (`size` may still be a claim) or END-OF-MESSAGE (`size` is true)."""
 
     account: Account
@@ -198,6 +196,8 @@ def tenant_of(operation: Operation) -> str:
 class Status(Enum):
     """The ledger's answer to a charge."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and members are equal only to themselves
+
     ADMITTED = "admitted"
     HELD = "held"  # charged past a limit, and to be held
     REFUSED = "refused"
@@ -214,8 +214,7 @@ class Refusal:
     retry_after_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Result of Charge and Reconcile.  `refusal` beside ADMITTED: what an observed limit would have refused."""
 
     status: Status
