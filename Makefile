@@ -66,8 +66,8 @@ docs: venv ## Write docs/settings.rst from the table of settings.
 	$(BIN)/python -m relaywarden.config.describe > docs/settings.rst
 
 bench: packages-bench venv ## Speed: policyd with Redis, the milter beside OpenDKIM.
-	$(SUDO) $(BIN)/python bench/bench_policyd.py
-	$(SUDO) $(BIN)/python bench/bench_milter.py
+	$(SUDO) $(BIN)/python bench/bench_policyd.py --json docs/bench-policyd-alone.json
+	$(SUDO) $(BIN)/python bench/bench_milter.py --json docs/bench-milter.json
 
 bench-policyd: packages-bench venv ## policyd beside postfwd2 and policyd-rate-limit; growth to a million tenants.
 	$(SUDO) $(BIN)/python bench/bench_peers.py --million --json docs/bench-policyd.json

@@ -17,7 +17,7 @@ from relaywarden.errors import ProtocolError
 from relaywarden.ledger.operations import Account, Balance, Decision, Done, Ledger, Read, Snapshot
 from relaywarden_policyd.decide import Judge, answer
 from relaywarden_policyd.protocol import Request, State, parse_request
-from relaywarden_policyd.verdict import Cause, Verdict, format_wait
+from relaywarden_policyd.verdict import Action, Cause, Verdict, format_wait
 
 _EMPTY_LINES = re.compile(rb"\n{2,}")
 
@@ -57,11 +57,13 @@ class Answer(NamedTuple):
             yield f"  retry     in {format_wait(verdict.retry_after_ms)}"
         observed = ", would be refused in enforce mode" if verdict.observed else ""
         note = f": {verdict.reason}" if verdict.reason else ""
-        yield f"  reason    {_WORDS.get(verdict.cause, verdict.cause.value)}{observed}{note}"
+        granted = ", part of it charged to a grant" if verdict.granted and verdict.cause is not Cause.GRANTED else ""
+        yield f"  reason    {_WORDS.get(verdict.cause, verdict.cause.value)}{observed}{granted}{note}"
 
 
 _WORDS = {
     Cause.ADMITTED: "within all limits",
+    Cause.GRANTED: "beyond a limit, charged to a grant",
     Cause.LIMIT: "a limit is reached",
     Cause.NEVER: "more than a limit allows as a whole",
     Cause.SUSPENDED: "the tenant is suspended",
@@ -100,7 +102,7 @@ def ask(judge: Judge, ledger: Ledger, requests: Iterable[Request]) -> Iterator[A
         if not isinstance(decision, Decision | Done):
             raise ProtocolError(f"the ledger answered a request by {type(decision).__name__}")
         verdict = answer(asked, decision)
-        if verdict.admits and request.state is State.RCPT:
+        if verdict.action in (Action.DUNNO, Action.HOLD) and request.state is State.RCPT:
             admitted[request.instance] = admitted.get(request.instance, 0) + 1
         yield Answer(request, verdict, _nearest(account, snapshot) if isinstance(snapshot, Snapshot) else None)
 

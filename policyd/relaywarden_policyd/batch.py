@@ -3,11 +3,11 @@
 While a batch is under way the next one gathers, so that the load itself makes the batches larger.  A caller hands in an
 operation and a callback; the callback gets the result, and whether it was decided without the ledger.
 
-How it fails: nobody waits longer than `patience` for the store.  A batch that is late is decided by the `Limiter`, and what
+How it fails: nobody waits longer than `patience` for the store.  A batch that is late is decided by the limiter, and what
 that admits is noted in the journal; the batch itself goes on until the ledger's timeout.  From then on the breaker is open:
-every request is decided locally at once, and the store is tried with a few operations at a time, `RETRY_SECONDS` apart, until
-a batch comes back in time.  Then the journal is charged to the ledger, batch by batch, behind the requests.  Opening and
-closing are logged once each.
+every request is decided locally at once, and the store is tried with a few operations at a time until a batch comes back in
+time.  Then the journal is charged to the ledger, a small batch of it after each batch of requests, so that neither a long
+journal holds up verdicts nor a busy hour the journal.
 
 Known limits: a late batch may have been carried out by the store, and refused what the limiter admitted: the journal charges
 it then; or admitted what the limiter put off: that recipient stays charged until DATA or the milter corrects it.
@@ -18,24 +18,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from relaywarden.errors import LedgerError, StoreUnavailableError
-from relaywarden.ledger.operations import AsyncLedger, Decision, Operation, PartlyUnavailableError, Refusal, Result, Status
+from relaywarden.ledger.operations import AsyncLedger, Decision, Operation, PartlyUnavailableError, Result, Status
 from relaywarden.logs import event
+from relaywarden_policyd.breaker import Breaker
 from relaywarden_policyd.journal import Journal, charges
-from relaywarden_policyd.limiter import Limiter
+from relaywarden_policyd.limiter import LATER, LastSeen
 from relaywarden_policyd.meters import Meters
 
 log = logging.getLogger(__name__)
 MAX_BATCH = 512
 PROBE = 8  # operations that may wait for a store that was down
 MAX_WAITING = 4096
-RETRY_SECONDS = 0.25
-PARTLY_SECONDS = 60.0
 LAG_SECONDS = 0.005
-_FULL = Decision(Status.REFUSED, Refusal("store", 0, 0, 60_000))
 
 Done = Callable[[Result, bool], None]
 
@@ -59,7 +57,7 @@ class _Waiting:
 class Batcher:
     """Collects operations and applies them; one for each worker."""
 
-    def __init__(self, ledger: AsyncLedger, limiter: Limiter, meters: Meters, timeout: float, patience: float) -> None:
+    def __init__(self, ledger: AsyncLedger, limiter: LastSeen, meters: Meters, timeout: float, patience: float) -> None:
         self._ledger, self._limiter, self._meters = ledger, limiter, meters
         self._timeout, self._patience = timeout, patience
         self._loop = asyncio.get_running_loop()
@@ -68,10 +66,9 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._scheduled = False
-        self._down = False
-        self._retry_at = self._partly_quiet_until = 0.0
         self._journal = Journal()
-        meters.store_up(True)
+        self._journal_is_next = False
+        self._breaker = Breaker(meters)
 
     @property
     def full(self) -> bool:
@@ -94,7 +91,7 @@ class Batcher:
 
     async def close(self) -> None:
         """Wait for what is under way, and charge what the journal holds if the store answers."""
-        while self._task or self._waiting or (self._journal and not self._down):
+        while self._task or self._waiting or (self._journal and not self._breaker.open):
             await asyncio.wait({self._task}) if self._task else await asyncio.sleep(0)
             if self._task is None:
                 self._start()
@@ -108,11 +105,13 @@ class Batcher:
 
     def _start(self) -> None:
         self._scheduled = False
-        if self._down:
-            if self._task is None and time.monotonic() >= self._retry_at:
+        if self._breaker.open:
+            if self._task is None and self._breaker.may_try:
                 self._launch(self._take(PROBE))
             self._decide_locally(self._take(len(self._waiting)))
-        elif self._task is None and (self._waiting or self._journal):
+        elif self._task is None and self._journal and (self._journal_is_next or not self._waiting):
+            self._launch([])
+        elif self._task is None and self._waiting:
             self._launch(self._take(MAX_BATCH))
 
     def _take(self, count: int) -> list[_Waiting]:
@@ -120,7 +119,8 @@ class Batcher:
         return taken
 
     def _launch(self, batch: list[_Waiting]) -> None:
-        """A batch of requests; where none waits, one of the journal."""
+        """A batch of requests; where there is none, one of the journal."""
+        self._journal_is_next = bool(batch)
         self._task = self._loop.create_task(self._apply(batch) if batch else self._reconcile())
         self._task.add_done_callback(self._finished)
 
@@ -128,40 +128,32 @@ class Batcher:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a batch ended by an error", exc_info=error)
-        if self._waiting or (self._journal and not self._down):
+        if self._waiting or (self._journal and not self._breaker.open):
             self._start()
 
     async def _apply(self, batch: list[_Waiting]) -> None:
         begun = time.monotonic()
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        # The ledger has a timeout of its own; this one holds whatever it does.  asyncio.wait_for would cost a second task.
-        alarm = self._loop.call_later(self._timeout, task.cancel)
         waited = begun - self._since if self._since else 0.0
-        self._watch(batch, max(0.0, self._patience - waited))
         try:
-            results = await self._ledger.apply([item.operation for item in batch])
+            results = await self._ask([item.operation for item in batch], batch, max(0.0, self._patience - waited))
         except PartlyUnavailableError as error:
             self._partly_failed(batch, error)
             return
         except (LedgerError, asyncio.CancelledError) as error:
-            self._store_failed(str(error) or f"no answer within {self._timeout:g} s")
+            self._failed(error)
             self._decide_locally(batch)
             return
         except BaseException:
             # A fault of ours must not leave Postfix waiting; `_finished` logs it with its traceback.
             self._decide_locally(batch)
             raise
-        finally:
-            alarm.cancel()
-            if self._watching is not None:
-                self._watching.cancel()
         took = time.monotonic() - begun
-        if took <= self._patience:
-            self._store_answered()
-        else:
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+        self._breaker.answered(took <= self._patience, len(self._journal))
         self._meters.batch(len(batch), took)
+        limiter = self._limiter
         for item, result in zip(batch, results, strict=True):
+            if isinstance(result, Decision) and (result.status is Status.SUSPENDED or limiter.suspended):
+                limiter.learn(item.operation, result)
             item.conclude(result, False)
 
     async def _reconcile(self) -> None:
@@ -169,18 +161,34 @@ class Batcher:
         batch = self._journal.take()
         begun = time.monotonic()
         try:
-            await asyncio.wait_for(self._ledger.apply(charges(batch)), self._timeout)
+            # Those who came meanwhile wait behind this batch, so it is watched like one of requests.
+            await self._ask(charges(batch), [], self._patience)
         except PartlyUnavailableError as error:
             pairs = zip(batch, error.results, strict=True)
             self._journal.put_back([entry for entry, result in pairs if isinstance(result, StoreUnavailableError)])
-            self._store_failed(str(error))
-        except (LedgerError, asyncio.TimeoutError) as error:
+            self._failed(error)
+        except (LedgerError, asyncio.CancelledError) as error:
             self._journal.put_back(batch)
-            self._store_failed(str(error) or f"no answer within {self._timeout:g} s")
+            self._failed(error)
+        except BaseException:
+            self._journal.put_back(batch)
+            raise
         else:
-            if time.monotonic() - begun <= self._patience:
-                self._store_answered()
+            self._breaker.answered(time.monotonic() - begun <= self._patience, len(self._journal))
             self._meters.unreconciled(len(self._journal))
+
+    async def _ask(self, operations: Sequence[Operation], batch: list[_Waiting], patience: float) -> list[Result]:
+        """The ledger's results; `batch` is decided without them when they are not back within `patience`."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        # The ledger has a timeout of its own; this one holds whatever it does.  asyncio.wait_for would cost a second task.
+        alarm = self._loop.call_later(self._timeout, task.cancel)
+        self._watch(batch, patience)
+        try:
+            return await self._ledger.apply(operations)
+        finally:
+            alarm.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
 
     def _watch(self, batch: list[_Waiting], seconds: float) -> None:
         self._watching = self._loop.call_later(seconds, self._late, batch, self._loop.time() + seconds)
@@ -191,46 +199,29 @@ class Batcher:
             # It was us who had no time: the answer may lie in the socket's buffer.
             self._watch(batch, LAG_SECONDS)
             return
-        self._open_breaker(f"no answer within {self._patience * 1000:g} ms")
+        self._breaker.late(f"no answer within {self._patience * 1000:g} ms")
         self._decide_locally(batch)
         self._decide_locally(self._take(len(self._waiting)))
 
     def _partly_failed(self, batch: list[_Waiting], error: PartlyUnavailableError) -> None:
         """One node of a cluster is down: its tenants are decided locally, all others as ever."""
-        self._store_answered()
-        self._meters.store_failed()
-        if time.monotonic() >= self._partly_quiet_until:  # batches without its tenants succeed: "again" would mean nothing
-            self._partly_quiet_until = time.monotonic() + PARTLY_SECONDS
-            event(log, logging.ERROR, "a part of the store does not answer, deciding without it", reason=str(error))
+        self._breaker.answered(True, len(self._journal))
+        self._breaker.partly_failed(str(error))
         for item, result in zip(batch, error.results, strict=True):
             if isinstance(result, StoreUnavailableError):
                 self._decide_locally([item])
             else:
                 item.conclude(result, False)
 
-    def _store_answered(self) -> None:
-        if self._down:
-            self._down = False
-            self._meters.store_up(True)
-            event(log, logging.WARNING, "the store answers again", unreconciled=len(self._journal))
-
-    def _store_failed(self, reason: str) -> None:
-        self._meters.store_failed()
-        self._open_breaker(reason)
+    def _failed(self, error: BaseException) -> None:
+        self._breaker.failed(str(error) or f"no answer within {self._timeout:g} s")
         self._decide_locally(self._take(len(self._waiting)))
-
-    def _open_breaker(self, reason: str) -> None:
-        self._retry_at = time.monotonic() + RETRY_SECONDS
-        if not self._down:
-            self._down = True
-            self._meters.store_up(False)
-            event(log, logging.ERROR, "the store does not answer, deciding without it", reason=reason)
 
     def _decide_locally(self, batch: list[_Waiting]) -> None:
         for item in batch:
             if item.done is None:
                 continue
-            decision = _FULL if self._journal.full else self._limiter.decide(item.operation)
+            decision = LATER if self._journal.full else self._limiter.decide(item.operation)
             if decision.status in (Status.ADMITTED, Status.HELD):
                 self._journal.add(item.operation)
             item.conclude(decision, True)

@@ -44,7 +44,7 @@ def policyd(path: Path) -> None:
 def ask(ctx: click.Context, request_file: BinaryIO, as_json: bool) -> None:
     """Say what Postfix would be told, and why: a dry run of the policy requests in REQUEST_FILE ("-": standard input).
 
-    Nothing is spent.  Exit status: 0 all admitted, 1 at least one would be refused, 2 the file holds no valid request.
+    Nothing is spent.  Exit status: 0 all admitted, 1 at least one would be refused or held, 2 the file holds no valid request.
     """
     from relaywarden.ledger.connect import open_ledger  # noqa: PLC0415
     from relaywarden_policyd.ask import ask as ask_ledger  # noqa: PLC0415

@@ -131,7 +131,7 @@ def answer(question: Question, result: Decision | Done, *, local: bool = False) 
         if local:
             return Verdict(Action.DUNNO, Cause.STORE, tenant.name, tenant.mode.value)
         if result.granted:
-            return Verdict(Action.DUNNO, Cause.GRANTED, tenant.name, tenant.mode.value, repeated=result.repeated)
+            return Verdict(Action.DUNNO, Cause.GRANTED, tenant.name, tenant.mode.value, repeated=result.repeated, granted=True)
         return known.repeated if result.repeated else known.admitted
     if result.refusal is None:
         text = "Sending is suspended for this account, ask your provider"
@@ -199,4 +199,5 @@ def _at_limit(tenant: Tenant, limit: Limit | None, refusal: Refusal, decision: D
         retry_after_ms=refusal.retry_after_ms,
         observed=observed,
         repeated=decision.repeated,
+        granted=decision.granted,
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relaywarden_policyd.connection import Connection
 
 log = logging.getLogger(__name__)
+_SAID = {Action.DUNNO: "admitted", Action.HOLD: "held", Action.DEFER: "refused", Action.REJECT: "refused"}
 
 
 def nobody_waits(result: Result, local: bool) -> None:
@@ -43,7 +44,7 @@ class Desk:
         loud = verdict.action is not Action.DUNNO or verdict.observed
         if not loud and not self._log_admitted:
             return
-        text = "would be refused" if verdict.observed else "refused" if loud else "admitted"
+        text = "would be refused" if verdict.observed else _SAID[verdict.action]
         event(log, logging.INFO if loud else logging.DEBUG, text, state=request.state.value, queue_id=request.queue_id,
               instance=request.instance, login=request.sasl_username, sender=request.sender, recipient=request.recipient,
               client=request.connection, said=verdict.text, **_told(verdict))  # fmt: skip

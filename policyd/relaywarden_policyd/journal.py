@@ -17,7 +17,7 @@ from collections import deque
 from relaywarden.ledger.operations import Charge, Operation, Reconcile
 
 CAPACITY = 50_000
-BATCH = 128
+BATCH = 64
 
 
 class Journal:

@@ -5,9 +5,10 @@ with limits of `amount * ledger.local_share / policyd.workers`: all workers of t
 share in any window, whatever the windows of the store held before.  A request sent again is answered as before.  What is
 beyond the share is put off, never rejected.
 
-How it fails: when more tenants come than it keeps, the one that was quiet longest is forgotten, and may then send its share
-again.  Known limits: suspensions, grants and overrides live in the store and are not known here; a limit whose share is
-below one admits nothing; each host has a share of its own.
+How it fails: when more tenants or transactions come than it keeps, those that were quiet longest are forgotten: the tenant
+may then send its share again, and a request sent again is decided anew.  Known limits: what the store holds beside the
+windows is known only as this worker last saw it: a tenant that was suspended then is put off, grants and overrides are not
+known; a limit whose share is below one admits nothing; each host has a share of its own.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from typing import Any, Protocol
 
 from relaywarden.config.settings import OnDown
 from relaywarden.ledger import accounting
-from relaywarden.ledger.operations import Account, Balance, Charge, Decision, Operation, Reconcile, Refusal, Status
+from relaywarden.ledger.operations import Account, Balance, Charge, Decision, Operation, Reconcile, Refusal, Status, tenant_of
 from relaywarden.ledger.unique import Shelf
 
-MAX_TENANTS = 20_000
-_MAX_TICKETS = 2_000  # of one tenant
-_RETRY_MS = 60_000
+MAX_TENANTS = 10_000
+MAX_TICKETS = 50_000
+LATER = Decision(Status.REFUSED, Refusal("store", 0, 0, 60_000))
 
 
 class Limiter(Protocol):
@@ -40,13 +41,35 @@ class Fixed:
     """The same answer to everything: `ledger.on_down: accept` (we fail open because the operator says so) or `defer`."""
 
     def __init__(self, on_down: OnDown) -> None:
-        wait = Refusal("store", 0, 0, _RETRY_MS)
-        accept = on_down is OnDown.ACCEPT
-        self._answer = Decision(Status.ADMITTED) if accept else Decision(Status.REFUSED, wait)
+        self._answer = Decision(Status.ADMITTED) if on_down is OnDown.ACCEPT else LATER
 
     def decide(self, operation: Operation) -> Decision:  # noqa: ARG002  # that is the point of it
         """Always the same."""
         return self._answer
+
+
+class LastSeen:
+    """Puts off whom the store called suspended when it last answered for them; asks `limiter` about all others."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+        self.suspended: OrderedDict[str, None] = OrderedDict()
+
+    def learn(self, operation: Operation, decision: Decision) -> None:
+        """What the store said; it need not be told of admissions while nobody is `suspended`."""
+        tenant = tenant_of(operation)
+        if decision.status is not Status.SUSPENDED:
+            self.suspended.pop(tenant, None)
+            return
+        self.suspended[tenant] = None
+        if len(self.suspended) > MAX_TENANTS:
+            self.suspended.popitem(last=False)
+
+    def decide(self, operation: Operation) -> Decision:
+        """Never a rejection: the suspension may have ended meanwhile."""
+        if isinstance(operation, Charge | Reconcile) and operation.account.tenant in self.suspended:
+            return LATER
+        return self._limiter.decide(operation)
 
 
 class LocalLimiter:
@@ -55,6 +78,7 @@ class LocalLimiter:
     def __init__(self, share: float, workers: int, index: int) -> None:
         self._share, self._workers, self._index = share, workers, index
         self._books: OrderedDict[str, _Books] = OrderedDict()
+        self._tickets: _Tickets = OrderedDict()
         self._accounts: dict[int, tuple[Account, Account]] = {}
 
     def decide(self, operation: Operation) -> Decision:
@@ -66,7 +90,7 @@ class LocalLimiter:
         if books is None:
             if len(self._books) >= MAX_TENANTS:
                 self._books.popitem(last=False)
-            books = self._books[account.tenant] = _Books()
+            books = self._books[account.tenant] = _Books(account.tenant, self._tickets)
         self._books.move_to_end(account.tenant)
         books.now_ms = time.monotonic_ns() // 1_000_000 + 1  # only differences count; 0 would mean "never" in a ticket
         result = accounting.apply(books, operation._replace(account=account))
@@ -95,16 +119,21 @@ class LocalLimiter:
         return part + (self._index < rest)
 
 
+_Tickets = OrderedDict[tuple[str, str], bytes]  # by tenant and name, those of all tenants together
+
+
 class _Books:
     """One tenant's books in memory: what `accounting` needs, and not more."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_fields", "_shelves", "_tails", "_tenant", "_tickets", "now_ms", "ticket_ttl_ms")
+
+    def __init__(self, tenant: str, tickets: _Tickets) -> None:
+        self._tenant, self._tickets = tenant, tickets
         self.now_ms = 0
         self.ticket_ttl_ms = 0  # tickets go when others need their place
         self._fields: dict[str, bytes] = {}
         self._tails: dict[str, bytes] = {}
         self._shelves: dict[str, _Shelf] = {}
-        self._tickets: OrderedDict[str, bytes] = OrderedDict()
 
     def load(self, name: str) -> bytes | None:
         return self._fields.get(name)
@@ -122,11 +151,12 @@ class _Books:
         return self._shelves.setdefault(name, _Shelf())
 
     def load_ticket(self, ticket: str) -> bytes | None:
-        return self._tickets.get(ticket)
+        return self._tickets.get((self._tenant, ticket))
 
     def save_ticket(self, ticket: str, value: bytes, ttl_ms: int) -> None:  # noqa: ARG002  # see ticket_ttl_ms
-        self._tickets[ticket] = value
-        if len(self._tickets) > _MAX_TICKETS:
+        self._tickets[self._tenant, ticket] = value
+        self._tickets.move_to_end((self._tenant, ticket))
+        if len(self._tickets) > MAX_TICKETS:
             self._tickets.popitem(last=False)
 
     def find(self, name: str) -> str | None:  # noqa: ARG002  # nothing is settled here

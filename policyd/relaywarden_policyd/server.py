@@ -37,7 +37,7 @@ from relaywarden_policyd.batch import Batcher
 from relaywarden_policyd.decide import Judge
 from relaywarden_policyd.desk import Desk
 from relaywarden_policyd.lateledger import LateLedger
-from relaywarden_policyd.limiter import Fixed, Limiter, LocalLimiter
+from relaywarden_policyd.limiter import Fixed, LastSeen, LocalLimiter
 from relaywarden_policyd.meters import Meters
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGUSR1, self._start_reload)
+        await ledger.open()
         acceptor.start()
         event(log, logging.INFO, "worker ready", worker=self._index)
         gc.collect()
@@ -131,11 +132,11 @@ class Worker:
         await ledger.close()
         meters.flush()
 
-    def _limiter(self) -> Limiter:
+    def _limiter(self) -> LastSeen:
         ledger = self._settings.ledger
         if ledger.on_down is OnDown.LOCAL:
-            return LocalLimiter(ledger.local_share, self._settings.policyd.workers, self._index)
-        return Fixed(ledger.on_down)
+            return LastSeen(LocalLimiter(ledger.local_share, self._settings.policyd.workers, self._index))
+        return LastSeen(Fixed(ledger.on_down))
 
     def _start_reload(self) -> None:
         task = self._loop.create_task(self._reload())

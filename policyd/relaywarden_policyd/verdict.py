@@ -60,6 +60,7 @@ class Verdict:
     retry_after_ms: int | None = None
     observed: bool = False
     repeated: bool = False  # a resent request: answered as before, charged once
+    granted: bool = False  # beyond a limit, and charged to a grant
     reason: str = ""  # the operator's note on a suspension; for the log, never for the client
 
     @property
@@ -88,6 +89,7 @@ class Verdict:
             "retry_after": None if self.retry_after_ms is None else -(-self.retry_after_ms // 1000),
             "observed": self.observed,
             "repeated": self.repeated,
+            "granted": self.granted,
             "reason": self.reason,
         }
 

@@ -1,6 +1,7 @@
 """wiring - is Postfix asking what the configuration needs?  Faults of main.cf that show only at run time.
 
-    no_sasl_username     a request without a login on a service that should have one: no permit_sasl_authenticated before it
+    no_sasl_username     a request without a login, where policy_context is `submission` (as in contrib/) or not set: mail passes
+                         that nobody has authenticated
     no_instance          the peer is not Postfix
     no_recipient_count   DATA or END-OF-MESSAGE without recipients
     unexpected_state     wired to a restriction list in which nothing is decided
@@ -35,6 +36,7 @@ class Fault(Enum):
     NO_END = "no_end"
 
 
+_AUTHENTICATED = ("", "submission")  # whoever asks for other mail as well gives that service another policy_context
 _DECIDED = frozenset({State.RCPT, State.DATA, State.END_OF_MESSAGE})
 
 
@@ -54,7 +56,7 @@ class Wiring:
         if request.state not in _DECIDED:
             return Fault.OTHER_STATE if request.client_address else None  # a health check names no client
         if not request.sasl_username:
-            return Fault.NO_LOGIN
+            return Fault.NO_LOGIN if request.policy_context in _AUTHENTICATED else None
         if not request.instance:
             return Fault.NO_INSTANCE
         seen = self._seen

@@ -216,7 +216,7 @@ class LedgerSettings(Table):
         description="while the store does not answer, policyd decides: local (a share of each limit, from memory), accept, or defer",
     )
     local_share: float = Field(
-        0.2,
+        0.1,
         ge=0,
         le=1,
         description="with on_down local: the share of each limit that all policyd workers of this host together may admit meanwhile",
