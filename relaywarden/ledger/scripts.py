@@ -1,11 +1,10 @@
 """scripts - how operations travel to Redis and results come back.  No I/O.
 
-Every operation is one EVALSHA of its verb's script (lua/VERB.lua behind lua/books.lua) with the tenant's base "rw:{tenant}"
-as its first key: the braces are Redis Cluster's hash tag, so all keys of a tenant share a slot.  The second key, the hash of
-balances, is there for Redis Cluster: while a slot moves from node to node, a command with several keys, of which the first
-never exists, is answered TRYAGAIN (or ASK) by both, so that no script ever runs on half of a tenant's keys.  The scripts'
-own heads say what stands in ARGV and in the reply.
-"""
+Every operation is one EVALSHA of its verb's script (lua/VERB.lua behind lua/books.lua and the files that go with it) with the
+tenant's base "rw:{tenant}" as its first key: the braces are Redis Cluster's hash tag, so all keys of a tenant share a slot.
+The second key, the hash of balances, is there for Redis Cluster: while a slot moves from node to node, a command with several
+keys, of which the first never exists, is answered TRYAGAIN (or ASK) by both, so that no script ever runs on half of a
+tenant's keys.  The scripts' own heads say what stands in ARGV and in the reply."""
 
 from __future__ import annotations
 
@@ -45,6 +44,7 @@ from relaywarden.ledger.operations import (
 from relaywarden.ledger.ticket import ANONYMOUS, read_refusal
 
 VERBS = ("charge", "reconcile", "refuse", "abandon", "settle", "refund", "read", "steer", "reset")
+_SHARED = ("books", "counters", "window", "unique", "state", "balances", "ticket", "accounting")
 _STATUS = (Status.ADMITTED, Status.REFUSED, Status.SUSPENDED, Status.HELD)
 _PREFIX, _SUFFIX = "rw:{", "}"
 _FLAG = (b"0", b"1")
@@ -63,7 +63,7 @@ class Script:
 def scripts() -> Mapping[str, Script]:
     """All verbs."""
     folder = files("relaywarden.ledger.lua")
-    books = folder.joinpath("books.lua").read_text(encoding="utf-8")
+    books = "".join(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in _SHARED)
     ahead = {"charge": folder.joinpath("charge_fast.lua").read_text(encoding="utf-8")}
     found = {}
     for verb in VERBS:
