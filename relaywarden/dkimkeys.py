@@ -5,8 +5,8 @@ short keys, and 1024 bits are refused by large receivers) or an Ed25519 key (PEM
 32-byte seed, as dkimpy's dknewkey writes it; RFC 8463).
 
 How it fails: KeyFileError with the file, what is wrong and what was expected.  A key that others may write is never used;
-one that others may read is an error for `relaywarden check` (`strict`) and a `warning` at run time, because refusing to
-sign at that moment would stop mail without making the key any more secret.
+one that others may read has a `warning`, which `relaywarden check` shows: refusing to sign would stop mail without making the
+key any more secret.
 """
 
 from __future__ import annotations
@@ -64,11 +64,9 @@ class SigningKey:
         return f"v=DKIM1; k=ed25519; p={base64.b64encode(data).decode()}"
 
 
-def load_key(settings: DkimSettings, *, strict: bool = False) -> SigningKey:
-    """Read and check one key; `strict` also refuses a file that others may read; raises KeyFileError."""
+def load_key(settings: DkimSettings) -> SigningKey:
+    """Read and check one key; raises KeyFileError."""
     data, warning = _read(settings.key)
-    if warning and strict:
-        raise KeyFileError(warning)
     return SigningKey(settings.domain, settings.selector, parse_key(data, str(settings.key)), warning)
 
 

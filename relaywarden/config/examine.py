@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relaywarden.addresses import Address
-from relaywarden.config.settings import DkimSettings, Settings
+from relaywarden.config.settings import DkimSettings, OnScanError, Settings
 from relaywarden.dkimkeys import load_key
 from relaywarden.errors import KeyFileError, Problem
 from relaywarden.ledger.store_url import Store
@@ -20,12 +20,14 @@ def problems(settings: Settings) -> Iterator[Problem]:
     """Everything that would fail at run time."""
     for where, key in _keys(settings):
         try:
-            load_key(key, strict=True)
+            load_key(key)
         except KeyFileError as error:
             yield Problem(where, str(error))
     store = Store.parse(settings.store)
     if store.scheme == "sqlite" and not _folder(Path(store.path)).is_dir():
         yield Problem("store", f"the folder {Path(store.path).parent} does not exist and cannot be made; create it")
+    if settings.scan is not None and settings.scan.on_error is OnScanError.DIVERT and "quarantine" not in settings.pools:
+        yield Problem("scan.on_error", "divert needs a pool named quarantine; without one such mail is put off (4.7.1)")
     addresses = [("policyd.listen", address) for address in settings.policyd.listen]
     if settings.milter.listen is not None:
         addresses.append(("milter.listen", settings.milter.listen))
@@ -36,6 +38,12 @@ def problems(settings: Settings) -> Iterator[Problem]:
 
 def remarks(settings: Settings) -> Iterator[Problem]:
     """What works as configured but may not be what was meant."""
+    for where, key in _keys(settings):
+        try:
+            if warning := load_key(key).warning:
+                yield Problem(where, warning)
+        except KeyFileError:
+            pass  # that is one of the problems
     for name in settings.tenants:
         yield from _tenant_remarks(settings, name)
     for name, plan in settings.plans.items():
@@ -62,8 +70,6 @@ def _tenant_remarks(settings: Settings, name: str) -> Iterator[Problem]:
 def _milter_remarks(settings: Settings) -> Iterator[Problem]:
     if settings.scan is None:
         yield Problem("scan", "not set: nothing is scanned")
-    elif settings.scan.on_error.value == "divert" and "quarantine" not in settings.pools:
-        yield Problem("scan.on_error", "divert needs a pool named quarantine; without one such mail keeps its own pool")
     if not settings.pools:
         yield Problem("pools", "not set: nothing is tagged")
     for name, pool in settings.pools.items():
