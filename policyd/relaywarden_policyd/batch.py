@@ -30,7 +30,7 @@ from relaywarden_policyd.limiter import LATER, LastSeen
 from relaywarden_policyd.meters import Meters
 
 log = logging.getLogger(__name__)
-MAX_BATCH = 512
+MAX_BATCH = 256
 PROBE = 8  # operations that may wait for a store that was down
 MAX_WAITING = 4096
 LAG_SECONDS = 0.005
@@ -65,6 +65,7 @@ class Batcher:
         self._since = 0.0  # when the first of those that wait came
         self._task: asyncio.Task[None] | None = None
         self._watching: asyncio.TimerHandle | None = None
+        self._overdue = False  # the batch under way has had its time
         self._scheduled = False
         self._journal = Journal()
         self._journal_is_next = False
@@ -133,9 +134,11 @@ class Batcher:
 
     async def _apply(self, batch: list[_Waiting]) -> None:
         begun = time.monotonic()
-        waited = begun - self._since if self._since else 0.0
+        waited = begun - self._since
+        # With more requests than we can take they wait for us rather than the store, which must have its time even then.
+        patience = max(self._patience - waited, self._patience / 2)
         try:
-            results = await self._ask([item.operation for item in batch], batch, max(0.0, self._patience - waited))
+            results = await self._ask([item.operation for item in batch], batch, patience)
         except PartlyUnavailableError as error:
             self._partly_failed(batch, error)
             return
@@ -147,9 +150,8 @@ class Batcher:
             # A fault of ours must not leave Postfix waiting; `_finished` logs it with its traceback.
             self._decide_locally(batch)
             raise
-        took = time.monotonic() - begun
-        self._breaker.answered(took <= self._patience, len(self._journal))
-        self._meters.batch(len(batch), took)
+        self._breaker.answered(not self._overdue, len(self._journal))
+        self._meters.batch(len(batch), time.monotonic() - begun)
         limiter = self._limiter
         for item, result in zip(batch, results, strict=True):
             if isinstance(result, Decision) and (result.status is Status.SUSPENDED or limiter.suspended):
@@ -159,7 +161,6 @@ class Batcher:
     async def _reconcile(self) -> None:
         """Charge a batch of the journal; its results are only what is already so."""
         batch = self._journal.take()
-        begun = time.monotonic()
         try:
             # Those who came meanwhile wait behind this batch, so it is watched like one of requests.
             await self._ask(charges(batch), [], self._patience)
@@ -174,7 +175,7 @@ class Batcher:
             self._journal.put_back(batch)
             raise
         else:
-            self._breaker.answered(time.monotonic() - begun <= self._patience, len(self._journal))
+            self._breaker.answered(not self._overdue, len(self._journal))
             self._meters.unreconciled(len(self._journal))
 
     async def _ask(self, operations: Sequence[Operation], batch: list[_Waiting], patience: float) -> list[Result]:
@@ -182,6 +183,7 @@ class Batcher:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         # The ledger has a timeout of its own; this one holds whatever it does.  asyncio.wait_for would cost a second task.
         alarm = self._loop.call_later(self._timeout, task.cancel)
+        self._overdue = False
         self._watch(batch, patience)
         try:
             return await self._ledger.apply(operations)
@@ -199,6 +201,7 @@ class Batcher:
             # It was us who had no time: the answer may lie in the socket's buffer.
             self._watch(batch, LAG_SECONDS)
             return
+        self._overdue = True
         self._breaker.late(f"no answer within {self._patience * 1000:g} ms")
         self._decide_locally(batch)
         self._decide_locally(self._take(len(self._waiting)))

@@ -11,7 +11,10 @@ Where no milter is wired, a transaction that another follows (or that its connec
 a service that does ask there, was aborted and is given back.  Postfix also closes connections that were idle for 300 s: if
 the transaction goes on after that, END-OF-MESSAGE charges it again.
 
-Known limits: no bound on the number of connections but the process's file descriptors.
+Known limits: no bound on the number of connections but the process's file descriptors.  With
+`smtpd_policy_service_request_limit` set, Postfix closes connections within a transaction and goes on at once over another: if
+another worker takes that one, its END-OF-MESSAGE may be booked before this worker's end of the connection, which then gives the
+message back.  Leave it at its default, 0.
 """
 
 from __future__ import annotations

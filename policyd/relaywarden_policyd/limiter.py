@@ -3,7 +3,7 @@
 Every worker keeps the books of the tenants it meets by the ledger's own algorithm (`relaywarden.ledger.accounting`), but
 with limits of `amount * ledger.local_share / policyd.workers`: all workers of this host together admit no more than that
 share in any window, whatever the windows of the store held before.  A request sent again is answered as before.  What is
-beyond the share is put off, never rejected.
+beyond the share is put off, never rejected nor held.
 
 How it fails: when more tenants or transactions come than it keeps, those that were quiet longest are forgotten: the tenant
 may then send its share again, and a request sent again is decided anew.  Known limits: what the store holds beside the
@@ -102,7 +102,8 @@ class LocalLimiter:
             if len(self._accounts) >= MAX_TENANTS:
                 self._accounts.clear()
             balances = tuple(self._part(balance) for balance in account.balances)
-            known = self._accounts[id(account)] = (account, dataclasses.replace(account, balances=balances))
+            # Not to be held either: somebody would have to release by hand what only had to wait for the store.
+            known = self._accounts[id(account)] = (account, dataclasses.replace(account, balances=balances, hold=False))
         return known[1]
 
     def _part(self, balance: Balance) -> Balance:

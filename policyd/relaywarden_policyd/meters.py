@@ -28,6 +28,7 @@ STORE_LATENCY = Histogram("relaywarden_policyd_store_seconds", "One batch to the
 BATCH_SIZE = Histogram("relaywarden_policyd_batch_operations", "Operations in one batch to the ledger", buckets=_SIZES)
 STORE_FAILURES = Counter("relaywarden_policyd_store_failures", "Batches that the store did not carry out")
 STORE_UP = Gauge("relaywarden_policyd_store_up", "1 while every worker's store answers", multiprocess_mode="livemin")
+STORE_UP.set(1)  # the master has a value too, and no store: it must not be the least of all
 UNRECONCILED = Gauge(
     "relaywarden_policyd_unreconciled",
     "Operations admitted without the store, still to be charged",

@@ -1,7 +1,7 @@
 """wiring - is Postfix asking what the configuration needs?  Faults of main.cf that show only at run time.
 
-    no_sasl_username     a request without a login, where policy_context is `submission` (as in contrib/) or not set: mail passes
-                         that nobody has authenticated
+    no_sasl_username     a request without a login where all mail should have one: policy_context is `submission`, as in
+                         contrib/, or not set
     no_instance          the peer is not Postfix
     no_recipient_count   DATA or END-OF-MESSAGE without recipients
     unexpected_state     wired to a restriction list in which nothing is decided

@@ -66,6 +66,20 @@ def test_a_missing_file_is_exit_status_2(sidecar: Sidecar) -> None:
     assert sidecar.cli("ask", str(Path("/nonexistent"))).returncode == 2
 
 
+def test_what_goes_to_a_grant_or_on_hold_is_said(sidecar: Sidecar) -> None:
+    sidecar.config["plans"]["none"]["on_exceed"] = "hold"
+    sidecar.write()
+    held = sidecar.cli("ask", "--json", "-", text=REQUEST.format("mute"))
+    assert held.returncode == 1
+    assert json.loads(held.stdout)["action"].startswith("HOLD Over the sending limit of 0 recipients")
+    assert sidecar.cli("grant", "mute", "recipients=5", "--until", "2099-01-01", "--reason", "trial").returncode == 0
+    granted = sidecar.cli("ask", "--json", "-", text=REQUEST.format("mute"))
+    assert granted.returncode == 0, granted.stdout
+    document = json.loads(granted.stdout)
+    assert (document["verdict"], document["cause"], document["granted"]) == ("dunno", "granted", True)
+    assert "charged to a grant" in sidecar.cli("ask", "-", text=REQUEST.format("mute")).stdout
+
+
 def test_what_running_policyd_spent_is_seen(sidecar: Sidecar) -> None:
     import socket
 

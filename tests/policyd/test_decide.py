@@ -78,6 +78,11 @@ def test_wiring_faults(change: dict[str, Any], fault: Fault | None) -> None:
     assert judge().wiring.look(RCPT._replace(**change)) is fault
 
 
+def test_mail_without_a_login_is_no_fault_where_the_operator_expects_it() -> None:
+    for context, fault in (("submission", Fault.NO_LOGIN), ("", Fault.NO_LOGIN), ("mx", None)):
+        assert judge().wiring.look(RCPT._replace(sasl_username="", policy_context=context)) is fault
+
+
 def test_data_without_a_count_decides_nothing() -> None:
     request = DATA._replace(recipient_count=0)
     assert judge().wiring.look(request) is Fault.NO_COUNT
@@ -135,6 +140,7 @@ def test_observing_by_hand_goes_before_holding() -> None:
 def test_what_a_grant_carries_is_admitted_and_said() -> None:
     found = verdict(judge(), Decision(Status.ADMITTED, granted=True))
     assert (found.reply, found.cause) == ("DUNNO", Cause.GRANTED)
+    assert found.fields()["granted"]
 
 
 def test_what_no_wait_makes_room_for_is_rejected() -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import random
 import socket
+from contextlib import closing
 from pathlib import Path
 
+from relaywarden_policyd.protocol import MalformedError, Parser
 from testbed.factories import WorkFolder
 from testbed.policypeer import DUNNO, Peer, request
 from testbed.ports import HOST, free_port
@@ -18,6 +20,8 @@ from testbed.process import wait_for
 from testbed.sidecar import Sidecar
 
 INPUTS = int(os.environ.get("RELAYWARDEN_FUZZ", "4000"))
+AT_ONCE = 40  # connections
+HANGS = 10.0  # seconds in which any server that does not hang has done something
 _ODD = [
     b"=",
     b"\n",
@@ -71,24 +75,62 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+class Attacker:
+    """One hostile connection; the parser in this process sees the same bytes, and so knows what replies are due."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._sock = socket.create_connection(address, timeout=HANGS)
+        self._parser = Parser()
+        self._due, self._received = 0, b""
+        self.broken = False  # what follows is nobody's concern: the server closes
+
+    def send(self, data: bytes) -> None:
+        """In the same pieces that the parser sees; a server that takes no more for as long as HANGS fails the test."""
+        try:
+            self._due += len(self._parser.feed(data))
+        except MalformedError as error:
+            self._due += len(error.requests)
+            self.broken = True
+        self._sock.sendall(data)
+
+    def end(self) -> None:
+        """Send no more and take what there is to take: every request has its reply, then the server closes."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+            while data := self._sock.recv(65536):
+                self._received += data
+        except ConnectionError:
+            pass  # it closed with bytes of ours unread; then the kernel may drop replies that were on their way
+        else:
+            assert self._received.count(b"action=") == self._due
+        self._sock.close()
+
+    def vanish(self) -> None:
+        """Without reading a reply."""
+        self._sock.close()
+
+
 def attack(address: tuple[str, int], inputs: int, chance: random.Random) -> None:
-    """So many inputs, a few of them on each connection; the peer reads what comes, or goes away."""
-    sent = 0
-    while sent < inputs:
-        with socket.create_connection(address, timeout=20) as sock:
-            for _ in range(min(chance.randrange(1, 40), inputs - sent)):
-                sent += 1
-                try:
-                    sock.sendall(mutated(chance))
-                    if chance.random() < 0.3:
-                        sock.settimeout(0.0005)
-                        sock.recv(65536)
-                except TimeoutError:
-                    pass  # half a request gets no reply
-                except OSError:
-                    break  # closed, as it should be after garbage
-                finally:
-                    sock.settimeout(20)
+    """So many inputs over `AT_ONCE` connections; each ends after its first fault, or at some time without one."""
+    attackers: list[Attacker] = []
+    for sent in range(inputs):
+        if len(attackers) < AT_ONCE:
+            attackers.append(Attacker(address))
+        attacker = chance.choice(attackers)
+        attacker.send(mutated(chance))
+        if attacker.broken or chance.random() < 0.05:
+            attackers.remove(attacker)
+            attacker.end() if chance.random() < 0.7 else attacker.vanish()
+        if sent % 5000 == 4999:
+            healthy(address)
+    for attacker in attackers:
+        attacker.end()
+
+
+def healthy(address: tuple[str, int]) -> None:
+    """Another peer notices nothing."""
+    with closing(Peer(address)) as peer:
+        assert peer.ask(request()) == DUNNO
 
 
 def test_fuzz_hostile_peers(work_folder: WorkFolder) -> None:
@@ -109,9 +151,7 @@ def test_fuzz_hostile_peers(work_folder: WorkFolder) -> None:
         before, memory = descriptors(worker), resident(worker)
         attack((HOST, port), INPUTS, random.Random(2))
         wait_for("connections to be let go", lambda: descriptors(worker) <= before)
-        peer = Peer.of(sidecar)
-        assert peer.ask(request()) == DUNNO
-        peer.close()
+        healthy((HOST, port))
         children = Path(f"/proc/{sidecar.pid}/task/{sidecar.pid}/children").read_text().split()
         assert children == [str(worker)], "the worker died"
         assert resident(worker) - memory < 24 * 2**20

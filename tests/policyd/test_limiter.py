@@ -12,7 +12,9 @@ from relaywarden_policyd.limiter import LATER, Fixed, LastSeen, LocalLimiter
 
 
 def account(*limits: tuple[str, str], tenant: str = "acme", hold: bool = False) -> Account:
-    return Account.of(tenant, [Limit.parse(Meter(meter), text) for meter, text in limits or [("recipients", "100/hour")]], hold=hold)
+    return Account.of(
+        tenant, [Limit.parse(Meter(meter), text) for meter, text in limits or [("recipients", "100/hour")]], hold=hold
+    )
 
 
 def admitted(by: LocalLimiter, whose: Account, count: int, first: int = 0) -> int:
@@ -44,10 +46,10 @@ def test_what_was_answered_is_answered_again_and_counts_once() -> None:
     assert admitted(by, whose, 50) == 9
 
 
-def test_what_is_to_be_held_is_held() -> None:
+def test_what_a_limit_would_hold_is_put_off() -> None:
     by, whose = LocalLimiter(0.1, 1, 0), account(hold=True)
     assert admitted(by, whose, 10) == 10
-    assert by.decide(Charge(whose, "more", "u@x.example")).status is Status.HELD
+    assert by.decide(Charge(whose, "more", "u@x.example")).status is Status.REFUSED
 
 
 def test_what_only_counts_needs_no_decision() -> None:

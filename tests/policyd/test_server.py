@@ -315,6 +315,13 @@ def test_wiring_faults_are_warned_of_once_and_counted(work_folder: WorkFolder) -
             'relaywarden_policyd_decisions_total{cause="state",limit="",observed="false",state="MAIL",verdict="dunno"} 5.0',
         }
         wait_for("the metrics tell", lambda: wanted <= set(scraped().splitlines()), log=sidecar.log)
+        found = dict(line.rsplit(" ", 1) for line in scraped().splitlines() if not line.startswith("#"))
+        # The sidecar's own first request is in these as well.
+        assert float(found["relaywarden_policyd_decision_seconds_count"]) >= 11
+        assert float(found['relaywarden_policyd_decision_seconds_bucket{le="+Inf"}']) >= 11
+        assert float(found["relaywarden_policyd_store_seconds_count"]) >= 1
+        assert float(found["relaywarden_policyd_store_up"]) == 1
+        assert float(found["relaywarden_policyd_open_tickets"]) == 1  # nothing ended before its eyes
         assert sidecar.log.read_text().count("wired wrongly") == 2
         shown = json.loads(sidecar.cli("show", "acme", "--json").stdout)
         assert set(shown["faults"]) == {"no_sasl_username", "unexpected_state"}
@@ -330,6 +337,17 @@ def test_a_state_that_never_comes_is_a_fault(work_folder: WorkFolder) -> None:
         for _ in range(201):
             assert smtpd.ask(request()) == DUNNO
         wait_for("it is noted", lambda: "no_end" in sidecar.cli("show", "acme", "--json").stdout, log=sidecar.log)
+
+
+def test_what_is_held_is_called_so_in_the_log(work_folder: WorkFolder) -> None:
+    work = work_folder("policyd")
+    document = config(f"sqlite:///{work}/ledger.db", work, on_exceed="hold") | {"log": {"format": "json"}}
+    with Sidecar(work, document, "policyd") as sidecar, peer(tcp(sidecar)) as smtpd:
+        replies = [smtpd.ask(request()) for _ in range(4)]
+        assert replies[:3] == [DUNNO] * 3
+        assert replies[3].startswith(b"action=HOLD ")
+        last = json.loads(sidecar.log.read_text().splitlines()[-1])
+        assert (last["text"], last["verdict"], last["limit"]) == ("held", "hold", "recipients: 3/1h")
 
 
 def test_each_refusal_is_one_structured_line(work_folder: WorkFolder) -> None:

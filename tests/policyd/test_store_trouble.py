@@ -6,11 +6,15 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,8 +40,12 @@ def config(store: str, **ledger: Any) -> dict[str, Any]:
         "store": store,
         "policyd": {"listen": f"inet:{HOST}:{free_port()}", "workers": 1},
         "ledger": {"local_share": SHARE, **ledger},
-        "plans": {"small": {"limits": [{"recipients": f"{LIMIT}/hour"}, {"messages": "5000/day"}]}},
-        "tenants": {"acme": {"plan": "small"}},
+        "metrics": {"listen": f"inet:{HOST}:{free_port()}"},
+        "plans": {
+            "small": {"limits": [{"recipients": f"{LIMIT}/hour"}, {"messages": "5000/day"}]},
+            "large": {"limits": [{"recipients": "1000000/hour"}]},
+        },
+        "tenants": {"acme": {"plan": "small"}, "big": {"plan": "large"}},
     }
 
 
@@ -51,8 +59,8 @@ def ask(peer: Peer, count: int) -> list[bytes]:
     return answers
 
 
-def charged(sidecar: Sidecar) -> int:
-    done = sidecar.cli("show", "acme", "--json")
+def charged(sidecar: Sidecar, tenant: str = "acme") -> int:
+    done = sidecar.cli("show", tenant, "--json")
     return int(json.loads(done.stdout)["used"][0]["used"]) if done.returncode == 0 else -1
 
 
@@ -202,6 +210,106 @@ def test_sqlite_on_a_full_disk(work_folder: WorkFolder) -> None:
         go_through(sidecar, stack.enter_context(closing(Peer.of(sidecar))), fill, filler.unlink)
 
 
+def test_sqlite_unreadable(work_folder: WorkFolder) -> None:
+    """The file is no database when policyd starts; an operator then moves it away."""
+    work = work_folder("policyd")
+    file = work / "ledger.db"
+    file.write_bytes(b"what a crashed disk left of it" * 1000)
+    document = config(f"sqlite:///{file}")
+    with Sidecar(work, document, "policyd") as sidecar, closing(Peer.of(sidecar)) as peer:
+        admitted = ask(peer, 60).count(DUNNO)
+        assert admitted == LIMIT * SHARE
+        file.unlink()
+        wait_for("all is charged", lambda: charged(sidecar) == admitted, log=sidecar.log)
+        assert ask(peer, 1) == [DUNNO]
+        wait_for("the store decides again", lambda: charged(sidecar) == admitted + 1, log=sidecar.log)
+        text = sidecar.log.read_text()
+        assert text.count("the store does not answer, deciding without it") == 1
+        assert "file is not a database" in text
+        assert text.count("the store answers again") == 1
+
+
+def test_sqlite_locked_at_the_start(work_folder: WorkFolder) -> None:
+    """Opening waits for the lock too; the worker's requests do not."""
+    work = work_folder("policyd")
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(sqlite3.connect(work / "ledger.db", isolation_level=None)))
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("CREATE TABLE mine (a)")
+        sidecar = stack.enter_context(Sidecar(work, config(f"sqlite:///{work}/ledger.db"), "policyd"))
+        peer = stack.enter_context(closing(Peer.of(sidecar)))
+        assert ask(peer, 60).count(DUNNO) == LIMIT * SHARE
+        other.close()
+        wait_for("all is charged", lambda: charged(sidecar) == LIMIT * SHARE, log=sidecar.log)
+
+
+def some(count: int) -> bytes:
+    return b"".join(request("big", recipient=f"u{next(_recipients)}@x.example") for _ in range(count))
+
+
+def test_a_store_that_hangs_again_while_the_journal_is_charged(work_folder: WorkFolder) -> None:
+    """Those who come then wait behind a batch of the journal, and not for long either."""
+    with running(work_folder, on_down="accept") as (redis, sidecar, peer):
+        admitted = 0
+        for turn in range(1, 5):
+            up = sidecar.log.read_text().count("the store answers again")
+            redis.pause()
+            for _ in range(60):
+                peer.sock.sendall(some(50))
+                assert {peer.reply() for _ in range(50)} == {DUNNO}
+                admitted += 50
+            redis.resume()
+            while sidecar.log.read_text().count("the store answers again") < up + 1:
+                pass  # the next line must come before the journal is charged
+            redis.pause()
+            for _ in range(3):
+                begun = time.monotonic()
+                assert peer.ask(some(1)) == DUNNO
+                assert time.monotonic() - begun < IN_TIME
+                admitted += 1
+            redis.resume()
+            down = sidecar.log.read_text().count("the store does not answer, deciding")
+            wait_for("it to be whole", lambda wanted=admitted: charged(sidecar, "big") == wanted, log=sidecar.log)  # type: ignore[misc]
+            assert turn <= down <= 2 * turn, "each direction once, not once a request"
+
+
+def test_a_long_journal_is_charged_while_requests_go_on(work_folder: WorkFolder) -> None:
+    """At no time is there none of them under way, so the journal must be charged in between."""
+    enough = threading.Event()
+
+    def load(peers: list[Peer]) -> int:
+        sent = 0
+        while not enough.is_set():
+            for other in peers:
+                other.sock.sendall(some(32))
+                sent += 32
+            for other in peers:
+                assert {other.reply() for _ in range(32)} == {DUNNO}
+        return sent
+
+    with running(work_folder, on_down="accept") as (redis, sidecar, peer), ExitStack() as stack:
+        redis.pause()
+        for _ in range(400):
+            peer.sock.sendall(some(50))
+            assert {peer.reply() for _ in range(50)} == {DUNNO}
+        pool = stack.enter_context(ThreadPoolExecutor(3))
+        stack.callback(enough.set)
+        loads = [pool.submit(load, [stack.enter_context(closing(Peer.of(sidecar))) for _ in range(8)]) for _ in range(3)]
+        redis.resume()
+        wait_for("the journal to be charged", lambda: unreconciled(sidecar) == 0, log=sidecar.log)
+        enough.set()
+        sent = 20_000 + sum(running.result(timeout=20) for running in loads)
+        wait_for("all is charged", lambda: charged(sidecar, "big") == sent, log=sidecar.log)
+
+
+def unreconciled(sidecar: Sidecar) -> float:
+    address = sidecar.config["metrics"]["listen"].removeprefix("inet:")
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as reply:
+        found = re.search(r"^relaywarden_policyd_unreconciled (\S+)$", reply.read().decode(), re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
 @pytest.mark.parametrize(("on_down", "expected"), [("accept", DUNNO), ("defer", b"action=DEFER_IF_PERMIT 4.7.1 ")])
 def test_the_operator_may_want_it_otherwise(work_folder: WorkFolder, on_down: str, expected: bytes) -> None:
     with running(work_folder, on_down=on_down) as (redis, _, peer):
@@ -209,6 +317,20 @@ def test_the_operator_may_want_it_otherwise(work_folder: WorkFolder, on_down: st
         redis.pause()
         assert all(answer.startswith(expected) for answer in ask(peer, 60))
         redis.resume()
+
+
+def test_who_was_suspended_stays_so_without_the_store(work_folder: WorkFolder) -> None:
+    """As this worker last saw it, even where the operator prefers to accept."""
+    with running(work_folder, on_down="accept") as (redis, sidecar, peer):
+        assert sidecar.cli("suspend", "acme", "--reason", "stolen password").returncode == 0
+        assert ask(peer, 1)[0].startswith(b"action=REJECT 5.7.1 ")
+        redis.pause()
+        assert all(answer.startswith(b"action=DEFER_IF_PERMIT 4.7.1 ") for answer in ask(peer, 20))
+        assert peer.ask(some(1)) == DUNNO
+        redis.resume()
+        wait_for("the store to be asked", lambda: ask(peer, 1)[0].startswith(b"action=REJECT "), log=sidecar.log)
+        assert sidecar.cli("resume", "acme").returncode == 0
+        assert ask(peer, 1) == [DUNNO]
 
 
 def test_a_request_sent_again_is_answered_as_before_also_without_the_store(work_folder: WorkFolder) -> None:

@@ -61,6 +61,7 @@ def test_one_endpoint_tells_of_all_programs(running: Sidecar) -> None:
         "relaywarden_milter_message_seconds_count",
     ):
         assert name in scraped(running)
+    assert "relaywarden_policyd_store_up 1.0" in scraped(running).splitlines()
     assert "acme" not in scraped(running)  # no label carries a tenant
 
 
