@@ -8,6 +8,7 @@ Known limit: values of a worker that died are kept in the sums until the program
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -15,7 +16,9 @@ from collections.abc import Callable
 
 from relaywarden.addresses import Address
 from relaywarden.errors import RelaywardenError
+from relaywarden.logs import event
 
+log = logging.getLogger(__name__)
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SERVED = "RELAYWARDEN_METRICS_SERVED"  # set by `run`, which serves the metrics of all programs
 
@@ -53,6 +56,22 @@ def serve(address: Address) -> Callable[[], None]:
         thread.join(timeout=5.0)
 
     return stop
+
+
+def serve_alone(address: Address | None) -> Callable[[], None]:
+    """`serve` for a program that `run` did not start.  A port that is taken (by the other program, with the same file) must
+    not stop mail: it is logged and done without."""
+    if address is None or SERVED in os.environ:
+        return _nothing
+    try:
+        return serve(address)
+    except RelaywardenError as error:
+        event(log, logging.ERROR, "going on without metrics; `relaywarden run` serves those of all programs", error=error)
+        return _nothing
+
+
+def _nothing() -> None:
+    """There is nothing to stop."""
 
 
 def worker_gone(pid: int) -> None:

@@ -6,7 +6,6 @@ worker's modules are imported inside the command: prometheus_client must see its
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -31,10 +30,8 @@ def milter(path: Path) -> None:
     metrics.prepare()
     from relaywarden_milter import worker  # noqa: PLC0415  # after `prepare`
 
-    alone = metrics.SERVED not in os.environ  # else `run`, which started us, serves our metrics too
-    stop = metrics.serve(settings.metrics.listen) if alone and settings.metrics.listen is not None else None
+    stop = metrics.serve_alone(settings.metrics.listen)
     try:
         worker.serve(path, settings)
     finally:
-        if stop is not None:
-            stop()
+        stop()

@@ -7,7 +7,6 @@ imported inside the command: prometheus_client must see its folder first, and `a
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,13 +27,11 @@ def policyd(path: Path) -> None:
     metrics.prepare()
     from relaywarden_policyd.server import serve  # noqa: PLC0415 - after `prepare`
 
-    alone = metrics.SERVED not in os.environ  # else `run`, which started us, serves our metrics too
-    stop = metrics.serve(settings.metrics.listen) if alone and settings.metrics.listen is not None else None
+    stop = metrics.serve_alone(settings.metrics.listen)
     try:
         serve(path, settings)
     finally:
-        if stop is not None:
-            stop()
+        stop()
 
 
 @click.command()

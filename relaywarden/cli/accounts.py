@@ -35,8 +35,9 @@ class Office:
     def tenant(self, name: str) -> Tenant:
         """The tenant of that name; ends the command with exit code 1 where there is none."""
         found = self.directory.by_name(name)
-        if found is None:
-            click.echo(f"relaywarden: no tenant or login {name!r}; `relaywarden tenants` lists them", err=True)
+        # Where every login is a tenant of its own, a mistyped name would be one too: it must have sent something.
+        if found is None or not (found.configured or found.name in self.ledger.tenants()):
+            click.echo(f"relaywarden: no tenant, login or message {name!r}; `relaywarden tenants` lists the tenants", err=True)
             raise SystemExit(1)
         return found
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from relaywarden.cli.accounts import office
 from relaywarden.cli.arguments import Moment, carry_out, milliseconds, one_line, user
 from relaywarden.cli.output import json_option
 from relaywarden.errors import SpecError
@@ -55,7 +56,18 @@ def grant(
             raise click.UsageError("expected METER=AMOUNT and --until")
         change = dict(_grant(text, until, one_line(reason)) for text in amounts)
         done = f"granted {' '.join(amounts)} until {until:%Y-%m-%d %H:%M %Z}"
+    if revoke is not None:
+        _must_exist(config, tenant, revoke)
     carry_out(config, tenant, lambda found: Steer(found.name, {"grants": change}), done, as_json)
+
+
+def _must_exist(config: Path, name: str, grant_id: str) -> None:
+    """A mistyped id would leave the grant open; ends the command with exit code 1."""
+    with office(config) as opened:
+        (snapshot,) = opened.read([opened.tenant(name)])
+    if grant_id not in snapshot.state.get("grants", {}):
+        click.echo(f"relaywarden: {name} has no grant {grant_id!r}; `relaywarden show {name}` lists them", err=True)
+        raise SystemExit(1)
 
 
 @click.command("set")

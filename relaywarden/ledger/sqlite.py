@@ -13,6 +13,7 @@ Known limits: one host only, and a file system with working locks (not NFS).  A 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -49,6 +50,20 @@ def _host_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _create(path: Path) -> None:
+    """Make a new file for whoever owns the folder: made by root for itself, the programs could only read it."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o640)
+    except FileExistsError:
+        return
+    try:
+        if os.geteuid() == 0:
+            folder = path.parent.stat()
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)  # SQLite gives its other files the owner of this one
+    finally:
+        os.close(descriptor)
+
+
 class SqliteLedger:
     """A `Ledger` on an SQLite file; safe to share between threads, not across fork."""
 
@@ -62,6 +77,7 @@ class SqliteLedger:
         self._batches = 0
         try:
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            _create(path)
             self._db = sqlite3.connect(path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
             # Waiting for the lock is ours: SQLite's own steps of up to 100 ms are too coarse for a verdict, and it does not
             # wait at all where two programs switch a new file to WAL at once.

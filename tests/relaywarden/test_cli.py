@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,12 +98,25 @@ def test_suspend_resume_and_reset_act_on_the_ledger(config: Path) -> None:
     assert call(config, "reset", "acme") == "acme: limits reset\n"
 
 
+def test_a_mistyped_name_is_nobody(config: Path) -> None:
+    """Although every login is a tenant of its own."""
+    for command in ("suspend", "reset", "show", "explain"):
+        assert "no tenant, login or message 'shpo'" in call(config, command, "shpo", status=1)
+
+
+def test_a_new_ledger_belongs_to_the_owner_of_its_folder(config: Path, tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    call(config, "tenants")
+    status = (tmp_path / "ledger.db").stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65534, 0o640)
+
+
 def test_exit_codes_can_be_trusted(config: Path, tmp_path: Path) -> None:
     assert "lies in the past" in call(config, "suspend", "acme", "--until", "2001-01-01", status=2)
     assert "expected a date" in call(config, "suspend", "acme", "--until", "soon", status=2)
     config.write_text(CONFIG.format(folder=tmp_path, unknown="reject"))
-    assert "no tenant or login 'nobody'" in call(config, "show", "nobody", status=1)
-    assert "no tenant or login 'nobody'" in call(config, "suspend", "nobody", status=1)
+    assert "no tenant, login or message 'nobody'" in call(config, "show", "nobody", status=1)
+    assert "no tenant, login or message 'nobody'" in call(config, "suspend", "nobody", status=1)
     config.write_text("plans: 5")
     assert "plans: expected a mapping" in call(config, "tenants", status=2)
     assert "plans: expected a mapping" in call(config, "check", status=1)
@@ -162,6 +176,7 @@ def test_grants_and_settings_act_and_are_explained(config: Path) -> None:
         ("recipients", 500, 0, "breach notification"),
     ]
     assert "0 of 500 recipients used" in call(config, "explain", "acme")
+    assert "has no grant 'g0'" in call(config, "grant", "acme", "--revoke", "g0", status=1)
     document(config, "grant", "acme", "--revoke", grants[0]["id"])
     assert len(document(config, "show", "acme")["grants"]) == 1
     changed = document(config, "set", "acme", "recipients/hour=1_000", "mode=observe")
