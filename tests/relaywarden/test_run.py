@@ -117,3 +117,18 @@ def test_a_program_that_cannot_start_ends_run(work_folder: WorkFolder) -> None:
     done = sidecar.cli("run")
     assert done.returncode == 2
     assert f"the folder {work}/no/such does not exist" in done.stderr
+
+
+def test_two_programs_alone_on_one_file_both_serve_mail(work_folder: WorkFolder) -> None:
+    """The second finds the metrics' port taken: it says so and goes on."""
+    work = work_folder("alone")
+    config: dict[str, Any] = {
+        "store": f"sqlite:///{work}/ledger.db",
+        "policyd": {"listen": f"unix:{work}/policy"},
+        "milter": {"listen": f"unix:{work}/milter"},
+        "metrics": {"listen": f"inet:{HOST}:{free_port()}"},
+        "plans": {"p": {}},
+        "tenants": {"acme": {"plan": "p"}},
+    }
+    with Sidecar(work, config, "policyd"), Sidecar(work, config, "milter") as milter:
+        assert "going on without metrics" in milter.log.read_text()
