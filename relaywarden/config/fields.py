@@ -16,6 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _TRANSPORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?)*")
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}")
 _LIMIT_KEYS = {"per", "mode"}
 
 
@@ -43,6 +44,23 @@ def _plain_domain(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("*"):
         raise ValueError(f"expected a domain without wildcard, got {value!r}")
     return _domain(value)
+
+
+def _email(value: Any) -> Any:
+    """`user@domain` with an unquoted local part, or nothing."""
+    local, at, domain = value.rpartition("@") if isinstance(value, str) else ("", "", "")
+    if value == "":
+        return value
+    if not at or not _LOCAL_PART.fullmatch(local):
+        raise ValueError(f"expected an address such as fbl@relay.example, got {value!r}")
+    return f"{local}@{_plain_domain(domain)}"
+
+
+def _signer(value: Any) -> Any:
+    """The i= of a signature: `@domain`, `user@domain` or `{tenant}@domain`."""
+    if isinstance(value, str) and value.startswith("@"):
+        return f"@{_plain_domain(value[1:])}"
+    return _email(value)
 
 
 def _ip(value: Any) -> Any:
@@ -112,6 +130,8 @@ TransportName = Annotated[
 HeaderName = Annotated[str, _matching(_HEADER, "a header name of letters, digits and -")]
 DomainPattern = Annotated[str, BeforeValidator(_domain)]
 Domain = Annotated[str, BeforeValidator(_plain_domain)]
+EmailAddress = Annotated[str, BeforeValidator(_email)]
+Signer = Annotated[str, BeforeValidator(_signer)]
 IPAddress = Annotated[str, BeforeValidator(_ip)]
 Milliseconds = Annotated[int, BeforeValidator(_milliseconds), PlainSerializer(format_duration, return_type=str)]
 Amount = Annotated[int, BeforeValidator(parse_amount)]
