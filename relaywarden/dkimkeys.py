@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from relaywarden.config.settings import DkimSettings
@@ -42,11 +43,17 @@ class SigningKey:
     selector: str
     private: RSAPrivateKey | Ed25519PrivateKey
     warning: str = ""
+    identity: str = ""  # i=
 
     @property
     def algorithm(self) -> bytes:
         """The a= tag."""
         return b"rsa-sha256" if isinstance(self.private, RSAPrivateKey) else b"ed25519-sha256"
+
+    @property
+    def bits(self) -> int:
+        """The size of an RSA key; 256 for Ed25519."""
+        return self.private.key_size if isinstance(self.private, RSAPrivateKey) else 256
 
     def sign(self, digest: bytes) -> bytes:
         """The signature of a SHA-256 digest: RSASSA-PKCS1-v1_5 (RFC 6376 section 3.3.1) or PureEdDSA (RFC 8463)."""
@@ -67,7 +74,36 @@ class SigningKey:
 def load_key(settings: DkimSettings) -> SigningKey:
     """Read and check one key; raises KeyFileError."""
     data, warning = _read(settings.key)
-    return SigningKey(settings.domain, settings.selector, parse_key(data, str(settings.key)), warning)
+    return SigningKey(settings.domain, settings.selector, parse_key(data, str(settings.key)), warning, settings.identity)
+
+
+def following(settings: DkimSettings) -> DkimSettings | None:
+    """The key that stands ready to take this one's place (`next`), as an entry of its own."""
+    if settings.next is None:
+        return None
+    return settings.model_copy(update={"selector": settings.next.selector, "key": settings.next.key, "next": None})
+
+
+def create_key(path: Path, kind: str, like: Path | None = None) -> None:
+    """Write a new private key, `rsa` (2048 bits) or `ed25519`; never over another file; raises KeyFileError.
+
+    Mode 0640 or less, owner and group as those of the key `like`, so that the same programs can read it.
+    """
+    made = generate_private_key(65537, MINIMUM_RSA_BITS) if kind == "rsa" else Ed25519PrivateKey.generate()
+    text = made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    try:
+        model = like.stat() if like is not None and like.exists() else None
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            if model is not None:
+                os.fchmod(descriptor, stat.S_IMODE(model.st_mode) & 0o640)
+                if os.geteuid() == 0:
+                    os.fchown(descriptor, model.st_uid, model.st_gid)
+            file.write(text)
+    except FileExistsError as error:
+        raise KeyFileError(f"{path}: there is a file already; expected a name that is free") from error
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot write the private key: {error.strerror or error}") from error
 
 
 def parse_key(data: bytes, where: str) -> RSAPrivateKey | Ed25519PrivateKey:

@@ -1,14 +1,17 @@
-"""sign - DKIM signatures (RFC 6376, RFC 8463): relaxed/relaxed, dkimpy's work on the header, OpenSSL's on the key.
+"""sign - DKIM signatures (RFC 6376, RFC 8463): relaxed/relaxed, dkimpy's choice of header fields, OpenSSL's work on the key.
 
-dkimpy selects the header fields from the bottom up, hashes them, folds the result; what is ours:
+What is ours, and why:
 - the private key operation, by `relaywarden.dkimkeys` (dkimpy's RSA is Python's pow: 13 ms instead of 0.25);
-- keys parsed once, where dkimpy parses the PEM for each signature; t= from the caller's clock;
+- keys parsed once, where dkimpy parses the PEM for each signature; t=, x= and i= as configured, which dkimpy does not offer;
 - the body hash, made while the body arrived (`bodyhash`), where dkimpy splits and copies the whole message several times;
+- the header fields are canonicalized and hashed once a message, not once a signature: only the signature field itself differs;
 - relaxed header canonicalization strips only space and tab (section 3.4.2), where dkimpy's strips form feeds too.
 
-Signed: RFC 6376's list plus List-Unsubscribe-Post (RFC 8058 section 4 demands it), Feedback-ID and CFBL-* (RFC 9477), each as
-often as it is there; From once more than it is there, so that nobody can add a second.  Never signed: trace and route headers.
-Known limit: at most 50 fields of one name are covered, the last ones.
+Signed: RFC 6376's list plus List-Unsubscribe-Post (RFC 8058 section 4 demands it), Feedback-ID and CFBL-* (RFC 9477), and what
+`signing.headers` adds, each as often as it is there.  Oversigned (named once more than it is there, so that nobody can add
+another one: section 8.15): From always; with `safe` also To, Cc, Subject and Reply-To, and of the other singletons those that
+are there.  A Date or Message-ID that is missing is never oversigned, because a later hop may rightly add it.  Never signed:
+trace and route headers.  Known limit: at most 50 fields of one name are covered, the last ones.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from collections.abc import Sequence
 
 import dkim
 
+from relaywarden.config.settings import SigningSettings
 from relaywarden.dkimkeys import SigningKey
-from relaywarden_milter.bodyhash import BodyHash
 from relaywarden_milter.message import Header
 
 _FIELD_NAMES = (
@@ -31,68 +34,106 @@ _FIELD_NAMES = (
     " feedback-id cfbl-address cfbl-feedback-id autocrypt"
 )
 FIELDS = frozenset(_FIELD_NAMES.split())
+_OVERSIGNED = ("from", "to", "cc", "subject", "reply-to")
+_SINGLETONS = (
+    "sender date message-id mime-version content-type content-transfer-encoding in-reply-to references list-unsubscribe"
+    " list-unsubscribe-post feedback-id cfbl-address cfbl-feedback-id"
+)
+_OVERSIGNED_IF_THERE = frozenset(_SINGLETONS.split())
 _MOST_OF_ONE_NAME = 50
-_NAME = "DKIM-Signature"
+_NAME = b"DKIM-Signature"
 _LINE = 76
 _BLANKS = re.compile(rb"[ \t]{2,}|\t")
+_UNFIT = re.compile(r"[^A-Za-z0-9.-]+")
 _Canonical = tuple[bytes, bytes]
 
 
-class Signer:
-    """Signs one message any number of times; the canonical header fields are made once."""
+class Style:
+    """How the signatures of one configuration look."""
 
-    def __init__(self, headers: Sequence[Header], body: BodyHash) -> None:
-        self._fields: list[_Canonical] = []
-        names: list[bytes] = []
-        seen: dict[bytes, int] = {}
+    def __init__(self, settings: SigningSettings) -> None:
+        self.fields = FIELDS | {name.lower() for name in settings.headers}
+        self.expire_seconds = (settings.expire + 999) // 1000 if settings.expire else 0
+        self.timestamp = settings.timestamp
+        safe = settings.oversign == "safe"
+        self.oversigned = _OVERSIGNED if safe else _OVERSIGNED[:1] if settings.oversign == "from" else ()
+        self.oversigned_if_there = _OVERSIGNED_IF_THERE if safe else frozenset[str]()
+
+
+class Signer:
+    """Signs one message any number of times; its header fields are canonicalized and hashed once."""
+
+    def __init__(self, headers: Sequence[Header], body_digest: bytes, style: Style) -> None:
+        """`body_digest`: SHA-256 of the relaxed body (`bodyhash`)."""
+        fields: list[_Canonical] = []
+        counts: dict[str, int] = {}
         for name, value in reversed(headers):
             folded = name.strip().lower()
-            if folded not in FIELDS:
+            if folded not in style.fields:
                 continue
-            key = folded.encode()
-            seen[key] = seen.get(key, 0) + 1
-            if seen[key] <= _MOST_OF_ONE_NAME:
-                self._fields.append((key, relaxed(value)))
-                names.append(key)
-        self._fields.reverse()
-        self._names = [*reversed(names), b"from"]
-        self._body = base64.b64encode(body.digest())
+            count = counts[folded] = counts.get(folded, 0) + 1
+            if count <= _MOST_OF_ONE_NAME:
+                fields.append((folded.encode(), relaxed(value)))
+        fields.reverse()
+        names = [name for name, _ in fields]
+        oversigned = [*style.oversigned, *(name for name in counts if name in style.oversigned_if_there)]
+        # Of a name that stands there too often, one more would name one that is there.
+        names += [name.encode() for name in oversigned if counts.get(name, 0) <= _MOST_OF_ONE_NAME]
+        self._hash = hashlib.sha256()
+        for field in fields if len(counts) == len(fields) else dkim.select_headers(fields, names):
+            self._hash.update(b"%b:%b" % field)
+        self._h = b" : ".join(names)
+        self._bh = base64.b64encode(body_digest)
+        self._style = style
 
-    def sign(self, key: SigningKey, now: int) -> str:
-        """The value of a DKIM-Signature header, folded by LF and a space as libmilter wants it."""
-        tags = [
-            (b"v", b"1"), (b"a", key.algorithm), (b"c", b"relaxed/relaxed"), (b"d", key.domain.encode()),
-            (b"s", key.selector.encode()), (b"t", b"%d" % now), (b"h", b" : ".join(self._names)), (b"bh", self._body),
-        ]  # fmt: skip
-        unsigned = _folded(b"; ".join(b"%b=%b" % tag for tag in tags)) + b";\r\n b="
-        sha256 = hashlib.sha256()
-        dkim.hash_headers(sha256, _Relaxed, self._fields, self._names, (_NAME.encode(), b" " + unsigned), {})
-        signature = base64.b64encode(key.sign(sha256.digest()))
+    def sign(self, key: SigningKey, now: int, tenant: str = "") -> str:
+        """The value of a DKIM-Signature header, folded by LF and a space as libmilter wants it; `now` in seconds.
+
+        `tenant` stands in i= where the configuration writes {tenant}.
+        """
+        style = self._style
+        tags = [(b"v", b"1"), (b"a", key.algorithm), (b"c", b"relaxed/relaxed"), (b"d", key.domain.encode())]
+        if key.identity:
+            tags.append((b"i", key.identity.replace("{tenant}", _atom(tenant)).encode()))
+        tags.append((b"s", key.selector.encode()))
+        if style.timestamp:
+            tags.append((b"t", b"%d" % now))
+        if style.expire_seconds:
+            tags.append((b"x", b"%d" % (now + style.expire_seconds)))
+        tags += [(b"h", self._h), (b"bh", self._bh)]
+        unsigned = _folded(b"; ".join(b"%b=%b" % tag for tag in tags)) + b";\n b="
+        signature = base64.b64encode(key.sign(self.digest(unsigned)))
         lines = [signature[at : at + 70] for at in range(0, len(signature), 70)]
-        return (unsigned + b"\r\n ".join(lines)).replace(b"\r\n", b"\n").decode("ascii")
+        return (unsigned + b"\n ".join(lines)).decode("ascii")
+
+    def digest(self, unsigned: bytes) -> bytes:
+        """What a key signs (section 3.7): the fields, then the signature field with an empty b= and no line end."""
+        whole = self._hash.copy()
+        whole.update(_NAME.lower() + b":" + relaxed(unsigned)[:-2])
+        return whole.digest()
 
 
 def relaxed(value: bytes) -> bytes:
     """RFC 6376 section 3.4.2: unfolded, runs of blanks as one space, none at the ends, CRLF."""
     if b"\n" in value:
         value = value.replace(b"\r\n", b"").replace(b"\n", b"")
-    return _BLANKS.sub(b" ", value).strip(b" ") + b"\r\n"
+    if b"  " in value or b"\t" in value:
+        value = _BLANKS.sub(b" ", value)
+    return value.strip(b" ") + b"\r\n"
+
+
+def _atom(name: str) -> str:
+    """A tenant's name as part of a local part that needs no quoting in i=; what does not fit is written `_HEX`."""
+    return _UNFIT.sub(lambda found: "".join(f"_{octet:02x}" for octet in found[0].encode("utf-8", "replace")), name)[:64]
 
 
 def _folded(value: bytes) -> bytes:
     """Broken at blanks only: dkimpy's own fold cuts a long d= in two, and then it names no domain."""
-    lines, line = [], b" " * len(_NAME)
+    lines, line, length = [], [b""], len(_NAME)
     for word in value.split(b" "):
-        if len(line) + len(word) >= _LINE and line.strip():
-            lines.append(line)
-            line = b""
-        line += b" " + word
-    return b"\r\n".join([*lines, line]).strip()
-
-
-class _Relaxed:
-    """dkimpy asks this to canonicalize the signature header itself."""
-
-    @staticmethod
-    def canonicalize_headers(headers: Sequence[_Canonical]) -> list[_Canonical]:
-        return [(name.lower(), relaxed(value)) for name, value in headers]
+        if length + len(word) >= _LINE and len(line) > 1:
+            lines.append(b" ".join(line))
+            line, length = [b""], 0
+        line.append(word)
+        length += len(word) + 1
+    return b"\n".join([*lines, b" ".join(line)]).strip()

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import relaywarden
-from relaywarden.cli import allow, check, explain, run, steer, view
+from relaywarden.cli import allow, check, explain, keys, pools, run, steer, view
 from relaywarden.config.load import DEFAULT_PATH
 from relaywarden.errors import ConfigError, RelaywardenError
 
@@ -62,6 +62,8 @@ for _command in (
     allow.grant,
     allow.set_,
     explain.explain,
+    pools.pools,
+    keys.keys,
 ):
     group.add_command(_command)
 

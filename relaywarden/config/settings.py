@@ -337,7 +337,7 @@ class WarmupSettings(Table):
     """A new source IP that must be warmed up."""
 
     start: datetime.date = Field(description="day 0")
-    schedule: str = Field("default", description="name of the schedule: one of schedules, or built-in: default, fast, sendgrid")
+    schedule: str = Field("default", description="name of the schedule: one of schedules, or built-in: default, sendgrid")
     providers: dict[Name, str] = Field(
         {}, description="schedule by mailbox provider (google, microsoft, yahoo, apple, ...), where another holds"
     )

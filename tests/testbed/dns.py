@@ -5,8 +5,8 @@ and cut into strings of 255 octets here):
 
     {"rw1._domainkey.acme.example": {"TXT": "v=DKIM1; k=rsa; p=..."}, "acme.example": {"MX": "10 mx.acme.example."}}
 
-Names can be added while it runs (`add`).  It never asks the outside world.  Known limits: names in use cannot be
-removed again without a restart; resolvers that cache keep an earlier NXDOMAIN (unbound itself gives none a SOA, so the
+Names can be added while it runs (`add`), and given other records (`replace`).  It never asks the outside world.  Known
+limit: resolvers that cache keep an earlier NXDOMAIN (unbound itself gives none a SOA, so the
 ones of the testbed do not).
 """
 
@@ -94,6 +94,15 @@ class DnsServer:
         if done.returncode != 0 or "error" in done.stdout + done.stderr:
             raise StartError(f"unbound-control local_datas: {done.stdout}{done.stderr}")
         self.records.update(records)
+
+    def replace(self, records: Records) -> None:
+        """Forget all records of these names, and serve others."""
+        argv = [program("unbound-control", "unbound"), "-c", str(self._conf), "local_data_remove"]
+        for name in records:
+            done = subprocess.run([*argv, f"{name.rstrip('.')}."], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise StartError(f"unbound-control local_data_remove: {done.stdout}{done.stderr}")
+        self.add(records)
 
     def resolver(self) -> dns.resolver.Resolver:
         """A dnspython resolver that asks this server and nobody else."""
