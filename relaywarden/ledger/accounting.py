@@ -19,6 +19,7 @@ from relaywarden.ledger.balances import ADMITTED, Balances, Check, Cost, Fields
 from relaywarden.ledger.counters import Counters
 from relaywarden.ledger.grants import GRANTED
 from relaywarden.ledger.operations import (
+    BY_ENTRY,
     Abandon,
     Account,
     Charge,
@@ -32,18 +33,22 @@ from relaywarden.ledger.operations import (
     Refuse,
     Reset,
     Result,
+    Score,
     Settle,
     Settlement,
     Snapshot,
     Status,
     Steer,
+    Take,
+    Taken,
+    Tally,
     recipient_digest,
 )
+from relaywarden.ledger.scores import SCORES, Tableau
 from relaywarden.ledger.ticket import ANONYMOUS, Phase, Ticket, read_refusal, write_refusal
 from relaywarden.limits import Meter
 
 LAST_REFUSAL = "r"  # the field that keeps when and by what a tenant was last refused: "ms TAB refusal"
-_BY_ENTRY = ("limits", "grants", "faults")
 SETTLED_TTL_MS = 300_000  # a settled or refused ticket still answers a resent request this long
 
 
@@ -112,15 +117,16 @@ def apply(books: Books, operation: Operation) -> Result:
             books.save_state(state)
             return Done(state)
         case Reset():
-            books.clear()
-            return Done(books.load_state())
+            return _reset(books)
+        case Take() | Tally() | Score():
+            return _add(books, operation)
 
 
 def merge(state: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`state` with `change` in it; None removes a key, `limits` and `grants` are changed entry by entry."""
+    """`state` with `change` in it; None removes a key, those in BY_ENTRY are changed entry by entry."""
     merged = dict(state)
     for key, value in change.items():
-        if key in _BY_ENTRY and isinstance(value, Mapping):
+        if key in BY_ENTRY and isinstance(value, Mapping):
             entries = {**merged.get(key, {}), **value}
             merged[key] = {name: entry for name, entry in entries.items() if entry is not None} or None
         else:
@@ -336,7 +342,42 @@ def _read(books: Books, account: Account) -> Snapshot:
     used = Balances(books, account, state, books.now_ms).used()
     refused_ms, _, refusal = (books.load(LAST_REFUSAL) or b"0").decode().partition("\t")
     last = read_refusal(refusal) if refusal else None
-    return Snapshot(used, hour, today, state, books.now_ms, int(refused_ms), last)
+    scores = Tableau(books.load_tail(SCORES), books.now_ms).scores()
+    return Snapshot(used, hour, today, state, books.now_ms, int(refused_ms), last, scores)
+
+
+def _reset(books: Books) -> Done:
+    scores = books.load_tail(SCORES)
+    books.clear()
+    if scores is not None:
+        books.save_tail(SCORES, scores)
+    return Done(books.load_state())
+
+
+def _add(books: Books, op: Take | Tally | Score) -> Taken | Done:
+    """What has no ticket."""
+    if isinstance(op, Take):
+        return _take(books, op)
+    if isinstance(op, Score):
+        _score(books, op)
+    elif any(op.counts.values()):
+        _count(books, **op.counts)
+    return Done()
+
+
+def _take(books: Books, op: Take) -> Taken:
+    taken, wait = Balances(books, op.account, books.load_state(), books.now_ms).take(op.amount)
+    if taken:
+        _count(books, messages=taken)
+    return Taken(taken, wait)
+
+
+def _score(books: Books, op: Score) -> None:
+    tableau = Tableau(books.load_tail(SCORES), books.now_ms)
+    tableau.add(op.score, op.symbols)
+    books.save_tail(SCORES, tableau.pack())
+    if books.load_counters() is None:  # by them the tenant is listed
+        books.save_counters(Counters(None, books.now_ms).pack())
 
 
 def _find_ticket(books: Books, queue_id: str, connection: str) -> tuple[str, Ticket | None]:

@@ -128,6 +128,27 @@ class Balances:
                 counter.add(amount)
                 self._save(balance.key, counter)
 
+    def take(self, wanted: int) -> tuple[int, int]:
+        """Charge as many messages as every limit admits, grants and modes aside: (messages, ms until one more may fit).
+
+        The time is 0 if all of `wanted` was charged, and -1 if waiting never helps.
+        """
+        balances = [balance for balance in self._account.balances if balance.limit.meter is Meter.MESSAGES]
+        taken = min([wanted, *map(self._room, balances)])
+        if taken > 0:
+            self.charge(Cost(messages=taken))
+        if taken == wanted:
+            return taken, 0
+        refusals = [refusal for balance in balances if (refusal := self._check(balance, 1, ())) is not None]
+        waits = [-1 if refusal.retry_after_ms is None else refusal.retry_after_ms for refusal in refusals]
+        return taken, -1 if -1 in waits else max([1, *waits])
+
+    def _room(self, balance: Balance) -> int:
+        """How much more this window or rate admits."""
+        counter = self._counter(balance)
+        room = counter.room if isinstance(counter, Rate) else self.allowed(balance) - int(counter.total)
+        return max(0, room)
+
     def take_back(self, entries: Sequence[tuple[Meter, int, float]]) -> None:
         """Give back (meter, amount, time charged in ms) entries; unique recipients stay as they are."""
         for meter, amount, ms in entries:

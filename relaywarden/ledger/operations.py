@@ -9,14 +9,21 @@ result for each, in order.  Operations of one tenant take effect in the order gi
     Abandon    the client gave a transaction up, as policyd sees it where no milter is wired
     Settle     the milter's last word: charged as it really was; a message that no policy request announced is counted here
     Refund     give back what the ticket was charged: it was aborted, or turned away by an outcome of `ledger.refund`
-    Read       counters, balances and dynamic state of a tenant
+    Read       counters, balances, scores and dynamic state of a tenant
     Steer      an operator's change of the dynamic state (suspension, overrides)
     Reset      forget what a tenant's balances have used
+    Take       as many messages as fit, without a ticket: leases for the warm-up of addresses
+    Tally      add to the counters what was learned elsewhere (delivered, bounced, ...)
+    Score      what rspamd said of one message
+
+The last three are not deduplicated: sent again after a lost answer, they count twice.  Tenants whose names begin with "!" are
+relaywarden's own (no login can have such a name): "!member:tx1/google" is what tx1 carried to google.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -25,12 +32,14 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 from relaywarden.errors import StoreUnavailableError
-from relaywarden.limits import Limit, Meter, Scope
+from relaywarden.ledger.scores import Scores
+from relaywarden.limits import MAX_AMOUNT, Limit, Meter, Scope
 
 METERS = tuple(Meter)
 COUNTERS = (
     "messages", "recipients", "bytes", "refused", "rejected", "held", "delivered", "deferred", "bounced", "complained",
 )  # fmt: skip
+BY_ENTRY = ("limits", "grants", "faults", "tenants", "selectors", "members")  # of the dynamic state; lua/steer.lua has them too
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Steer:
-    """Merge `change` into the tenant's dynamic state; None removes a key, `limits` and `grants` are changed entry by entry.
+    """Merge `change` into the tenant's dynamic state; None removes a key, the keys in BY_ENTRY are changed entry by entry.
 
     suspended  {reason, by, until_ms}               refuse everything
     mode       "observe" or "enforce"               instead of the plan's
@@ -180,17 +189,67 @@ class Steer:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Forget what every balance of the tenant has used; counters and state stay."""
+    """Forget what every balance of the tenant has used; counters, scores and state stay."""
 
     tenant: str
 
 
-Operation = Charge | Reconcile | Refuse | Abandon | Settle | Refund | Read | Steer | Reset
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Charge as many messages as fit, up to `amount`, to all message balances of the account; there is no ticket of them.
+
+    Overrides hold.  Suspension, grants and modes (observe, hold) do not: every limit is kept.  ValueError below 0.
+    """
+
+    account: Account
+    amount: int
+
+    def __post_init__(self) -> None:
+        _check_amount("Take", self.amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Add `counts` (names of COUNTERS, amounts of at least 0) to this hour's and today's counters; else ValueError."""
+
+    tenant: str
+    counts: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        for name, amount in self.counts.items():
+            if name not in COUNTERS:
+                raise ValueError(f"expected a counter ({', '.join(COUNTERS)}), got {name!r:.100}")
+            _check_amount(name, amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What rspamd said of one message, counted today; not a number: ValueError.
+
+    Of `symbols` the first 20 different names count, each cut to 64 characters: give what matters first.
+    """
+
+    tenant: str
+    score: float
+    symbols: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.score):
+            raise ValueError("expected a score, got nan")
+
+
+def _check_amount(name: str, amount: int) -> None:
+    if not 0 <= amount <= MAX_AMOUNT:
+        raise ValueError(f"{name}: expected an amount of 0 to {MAX_AMOUNT}, got {amount}")
+
+
+Operation = Charge | Reconcile | Refuse | Abandon | Settle | Refund | Read | Steer | Reset | Take | Tally | Score
+_BY_NAME = (Steer, Reset, Tally, Score)  # they name their tenant, all others an account
 
 
 def tenant_of(operation: Operation) -> str:
     """Whose books an operation is about."""
-    return operation.tenant if isinstance(operation, Steer | Reset) else operation.account.tenant
+    return operation.tenant if isinstance(operation, _BY_NAME) else operation.account.tenant
 
 
 class Status(Enum):
@@ -254,23 +313,32 @@ class Snapshot:
     now_ms: int = 0
     refused_ms: int = 0  # when the tenant was last refused; 0: never
     last_refusal: Refusal | None = None
+    scores: Scores | None = None  # None: no message was scored today
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Result of Steer (with the state as it is now) and Reset."""
+    """Result of Steer, Reset, Refuse and Abandon (with the state as it is now), and of Tally and Score (without)."""
 
     state: Mapping[str, Any] = field(default_factory=dict)
 
 
-Result = Decision | Settlement | Snapshot | Done
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Result of Take: messages charged; if fewer than asked for, when one more may fit (0: all was taken, -1: never)."""
+
+    amount: int
+    retry_after_ms: int = 0
+
+
+Result = Decision | Settlement | Snapshot | Done | Taken
 
 
 class PartlyUnavailableError(StoreUnavailableError):
     """Some operations of a batch were carried out and some were not, as when one node of a Redis Cluster is down.
 
     `results` holds one entry for each operation, in order: its result, or the StoreUnavailableError that it met.  A caller
-    that does not care may treat it as StoreUnavailableError: sending the batch again charges nothing twice.
+    that does not care may treat it as StoreUnavailableError: sending the batch again charges no ticket twice.
     """
 
     def __init__(self, text: str, results: Sequence[Result | StoreUnavailableError]) -> None:

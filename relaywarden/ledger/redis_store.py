@@ -6,6 +6,7 @@ and takes the time from it.  routes.py and cluster.py say how the servers are re
 How it fails: refused, slow beyond the timeout, READONLY, OOM, LOADING, CLUSTERDOWN: StoreUnavailableError with Redis' words.
 Where only some operations of a batch failed (one node of a Cluster is down): PartlyUnavailableError, with a result for each.
 A batch that timed out may have been carried out; charges are deduplicated by their ticket, so sending it again is safe.
+Take, Tally and Score have no ticket: sent again, they may count twice.
 
 Known limits: Redis replicates asynchronously.  A failover loses what the old primary acknowledged in its last moments, so a
 tenant may get that much more than its limit; `min-replicas-to-write 1` with a small `min-replicas-max-lag` bounds it, at the

@@ -32,18 +32,23 @@ from relaywarden.ledger.operations import (
     Refuse,
     Reset,
     Result,
+    Score,
     Settle,
     Settlement,
     Snapshot,
     Status,
     Steer,
+    Take,
+    Taken,
+    Tally,
     Used,
     recipient_digest,
     tenant_of,
 )
+from relaywarden.ledger.scores import Tableau, bucket_of, names_of, thousandths
 from relaywarden.ledger.ticket import ANONYMOUS, read_refusal
 
-VERBS = ("charge", "reconcile", "refuse", "abandon", "settle", "refund", "read", "steer", "reset")
+VERBS = ("charge", "reconcile", "refuse", "abandon", "settle", "refund", "read", "steer", "reset", "take", "tally", "score")
 _SHARED = ("books", "counters", "window", "unique", "state", "balances", "ticket", "accounting")
 _STATUS = (Status.ADMITTED, Status.REFUSED, Status.SUSPENDED, Status.HELD)
 _PREFIX, _SUFFIX = "rw:{", "}"
@@ -117,6 +122,12 @@ def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
             return "steer", (json.dumps(dict(change)),)
         case Reset():
             return "reset", ()
+        case Take(account, amount):
+            return "take", (account.wire, amount)
+        case Tally(_, counts):
+            return "tally", tuple(part for entry in counts.items() for part in entry)
+        case Score(_, score, symbols):
+            return "score", (bucket_of(score), thousandths(score), *names_of(symbols))
 
 
 def _account(account: Account) -> tuple[bytes, bytes]:
@@ -140,7 +151,9 @@ def result(operation: Operation, reply: Any) -> Result:
                 return Settlement(bool(reply[0]), int(reply[1]), int(reply[2]))
             case Read():
                 return _snapshot(reply)
-            case Steer() | Reset() | Refuse() | Abandon():
+            case Take():
+                return Taken(int(reply[0]), int(reply[1]))
+            case Steer() | Reset() | Refuse() | Abandon() | Tally() | Score():
                 return Done(json.loads(reply))
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise LedgerError(f"Redis replied what no script of relaywarden replies: {reply!r:.200}") from error
@@ -149,8 +162,10 @@ def result(operation: Operation, reply: Any) -> Result:
 def _snapshot(reply: list[Any]) -> Snapshot:
     now_ms = int(reply[0])
     hour, today = Counters(reply[2] or None, now_ms).snapshot()
-    rows = [reply[at : at + 4] for at in range(4, len(reply), 4)]
+    rows = [reply[at : at + 4] for at in range(5, len(reply), 4)]
     refused_ms, _, refusal = (reply[3] or b"0").decode().partition("\t")
     last = read_refusal(refusal) if refusal else None
     used = tuple(Used(key.decode(), int(used), int(allowed), int(reset)) for key, used, allowed, reset in rows)
-    return Snapshot(used, hour, today, json.loads(reply[1]) if reply[1] else {}, now_ms, int(refused_ms), last)
+    state = json.loads(reply[1]) if reply[1] else {}
+    scores = Tableau(reply[4] or None, now_ms).scores()
+    return Snapshot(used, hour, today, state, now_ms, int(refused_ms), last, scores)

@@ -161,6 +161,15 @@ class Rate:
         """Tokens that are missing from a full bucket, rounded up."""
         return math.ceil((self.arrival - self.now) / self.interval - 1e-9)
 
+    @property
+    def room(self) -> int:
+        """The most tokens that `wait` lets take now; it decides, since the division may be off by a hair."""
+        guess = math.floor((self.now + self.burst * self.interval - self.arrival) / self.interval)
+        for tokens in (guess + 1, guess):
+            if self.wait(tokens) == 0:
+                return max(0, min(self.burst, tokens))
+        return max(0, guess - 1)
+
     def add(self, amount: float) -> None:
         """Take `amount` tokens; an observed limit may go past its burst, and is then held at an empty bucket."""
         self.arrival = min(self.arrival + amount * self.interval, self.now + self.burst * self.interval)

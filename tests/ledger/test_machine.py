@@ -21,6 +21,8 @@ from relaywarden.ledger.operations import (
     Snapshot,
     Status,
     Steer,
+    Take,
+    Taken,
 )
 from relaywarden.limits import Limit, Meter
 from testbed.ledgerstore import Store, StoreMaker
@@ -193,6 +195,21 @@ class LedgerMachine(RuleBasedStateMachine):
         self.surplus(ticket, len(recipients), size)
         self.book(ticket, {Meter.BYTES: more}, self.unnamed(extra))
         ticket.phase = "settled"
+
+    @rule(amount=st.integers(0, 8))
+    def take(self, amount: int) -> None:
+        """As many as every window admits, and not one less; grants do not matter."""
+        taken = cast("Taken", self.store.do(Take(self.account, amount)))
+        assert 0 <= taken.amount <= amount
+        assert (taken.retry_after_ms == 0) == (taken.amount == amount)
+        mine = [b for b in self.account.balances if b.limit.meter is Meter.MESSAGES]
+        for balance in mine:
+            if taken.amount:
+                assert self.oracle.certain(balance, self.now) + taken.amount <= balance.limit.amount
+        if taken.amount < amount:
+            assert any(self.oracle.possible(b, self.now) + taken.amount + 1 > b.limit.amount for b in mine)
+        if taken.amount:
+            self.oracle.add(Meter.MESSAGES, taken.amount, self.now)
 
     @rule()
     def next_generation(self) -> None:

@@ -4,8 +4,8 @@
 -- holds both to the same results.
 --
 -- Keys (KEYS[1] is the base, "rw:{tenant}", so that all of them share one Cluster slot):
---   base:b  hash    balances by key, their older slots by "KEY+"; "c", the counters; "r", the last refusal; "u:KEY", that
---                   there is a sketch
+--   base:b  hash    balances by key, their older slots by "KEY+"; "c", the counters; "r", the last refusal; "s+", the
+--                   scores; "u:KEY", that there is a sketch
 --   base:u:KEY  hash  a unique-recipients sketch
 --   base:s  string  dynamic state, JSON; expires never
 --   base:t:ID  string  a ticket

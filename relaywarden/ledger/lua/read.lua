@@ -1,9 +1,10 @@
--- read.lua - everything known of an account: {now, state, counters, key, used, allowed, reset after, key, ...}.
+-- read.lua - everything known of an account: {now, state, counters, refusal, scores, key, used, allowed,
+-- reset after, key, ...}.
 -- ARGV: balances
 local state_text = redis.call('GET', base .. ':s') or ''
 local state = state_text ~= '' and cjson.decode(state_text) or {}
 local balances = open_balances(ARGV[1], '0', state)
-local reply = {whole(now), state_text, fields['c'] or '', fields['r'] or ''}
+local reply = {whole(now), state_text, fields['c'] or '', fields['r'] or '', redis.call('HGET', base .. ':b', 's+') or ''}
 for i = 1, #balances do
   local balance = balances[i]
   local used, counter = used_of(balance), counter_of(balance)
