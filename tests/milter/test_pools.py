@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from relaywarden.config.settings import Settings
 from relaywarden.pools import Member, Pool
-from relaywarden.tenants import Directory, Tenant
-from relaywarden_milter.route import Router
+from relaywarden_milter.route import FullError, Route, Router
+from relaywarden_milter.rules import NoWarmup
 
 
 def pool(*weights: int) -> Pool:
@@ -40,44 +41,59 @@ def test_shares_follow_weights_and_cycles_are_bounded(weights: list[int]) -> Non
             assert abs(counts[member.name] / len(made.order) - member.weight / total) <= 0.02 or member.weight * 1_000 < total
 
 
-CONFIG: dict[str, Any] = {
-    "plans": {"p": {}},
-    "tenants": {"acme": {"plan": "p"}, "other": {"plan": "p", "pool": "bulk"}},
-    "pools": {
-        "transactional": {"members": {"tx1": {"ip": "192.0.2.1"}, "tx2": {"ip": "192.0.2.2"}}},
-        "bulk": {"members": {"bk1": {"ip": "192.0.2.3"}}},
-        "quarantine": {"members": {"q1": {"ip": "192.0.2.4"}}},
-    },
+POOLS: dict[str, Any] = {
+    "transactional": {"members": {"tx1": {"ip": "192.0.2.1"}, "tx2": {"ip": "192.0.2.2"}}},
+    "bulk": {"members": {"bk1": {"ip": "192.0.2.3"}}},
+    "new": {"members": {"n1": {"ip": "192.0.2.4"}, "n2": {"ip": "192.0.2.5"}}, "when_full": "send"},
 }
 
 
-def tenant(settings: Settings, login: str) -> Tenant:
-    found = Directory(settings).by_login(login)
-    assert found is not None
-    return found
+def router(**route: str) -> Router:
+    return Router(Settings.model_validate({"pools": POOLS, "route": route}))
 
 
-def test_routes() -> None:
-    settings = Settings.model_validate(CONFIG)
-    router = Router(settings)
-    routes = [router.route(tenant(settings, "acme")) for _ in range(4)]
+class Says:
+    """An allowance that admits these members, and names the first of a pool as the largest."""
+
+    def __init__(self, *members: str, largest: bool = True) -> None:
+        self.members, self._largest = members, largest
+
+    def admits(self, member: str, recipients: Sequence[str]) -> bool:
+        assert recipients == ["b@x.example"]
+        return member in self.members
+
+    def largest(self, members: Sequence[str], recipients: Sequence[str]) -> str | None:
+        assert recipients == ["b@x.example"]
+        return members[0] if self._largest else None
+
+
+TO = ["b@x.example"]
+
+
+def test_members_take_turns() -> None:
+    made = router()
+    routes = [made.route("transactional", TO, NoWarmup()) for _ in range(4)]
     assert Counter(route.value for route in routes if route) == {"tx1": 2, "tx2": 2}
-    bulk = router.route(tenant(settings, "other"))
-    assert bulk is not None
-    assert (bulk.pool, bulk.member, bulk.header, bulk.value) == ("bulk", "bk1", "X-Virtual-MTA", "bk1")
-    diverted = router.route(tenant(settings, "other"), divert=True)
-    assert diverted is not None
-    assert diverted.value == "q1"
+    bulk = made.route("bulk", TO, NoWarmup())
+    assert bulk == Route("bulk", "bk1", "X-Virtual-MTA", "bk1")
+    assert made.route("none", TO, NoWarmup()) is None
 
 
-@pytest.mark.parametrize(("target", "value"), [("member", "q1"), ("pool", "quarantine")])
-def test_target(target: str, value: str) -> None:
-    settings = Settings.model_validate({**CONFIG, "route": {"target": target, "header": "X-Pool"}})
-    route = Router(settings).route(tenant(settings, "acme"), divert=True)
-    assert route is not None
-    assert (route.header, route.value) == ("X-Pool", value)
+def test_what_one_member_may_not_carry_goes_by_another() -> None:
+    made = router()
+    routes = [made.route("transactional", TO, Says("tx2")) for _ in range(4)]
+    assert {route.member for route in routes if route} == {"tx2"}
 
 
-def test_no_pools_no_tag() -> None:
-    settings = Settings.model_validate({**CONFIG, "pools": {}, "tenants": {"acme": {"plan": "p"}}})
-    assert Router(settings).route(tenant(settings, "acme")) is None
+def test_a_pool_in_which_nobody_may_send() -> None:
+    with pytest.raises(FullError, match="transactional"):
+        router().route("transactional", TO, Says())
+    largest = router().route("new", TO, Says())
+    assert largest is not None
+    assert largest.member == "n1"
+    with pytest.raises(FullError, match="new"):  # paused, not only full
+        router().route("new", TO, Says(largest=False))
+
+
+def test_target_pool_leaves_the_member_to_powermta() -> None:
+    assert router(target="pool", header="X-Pool").route("bulk", TO, Says()) == Route("bulk", "", "X-Pool", "bulk")
