@@ -1,4 +1,7 @@
-"""check - validate the whole configuration, keys included, and print the effective settings."""
+"""check - validate the whole configuration, keys included, and print the effective settings.
+
+With --pmta FILE also PowerMTA's, as far as it concerns us (config/pmta.py).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import click
 import yaml
 
 from relaywarden.cli.output import json_option, print_json
+from relaywarden.config import pmta as pmta_rules
 from relaywarden.config.examine import problems, remarks
 from relaywarden.config.load import load
 from relaywarden.config.settings import Settings
@@ -19,9 +23,10 @@ from relaywarden.ledger.store_url import Store
 
 
 @click.command()
+@click.option("--pmta", metavar="FILE", type=click.Path(path_type=Path), help="Compare with this PowerMTA configuration too.")
 @json_option
 @click.pass_obj
-def check(config: Path, as_json: bool) -> None:
+def check(config: Path, pmta: Path | None, as_json: bool) -> None:
     """Validate the configuration; exit code 1 if anything in it would fail."""
     found: list[Problem]
     settings: Settings | None = None
@@ -31,6 +36,10 @@ def check(config: Path, as_json: bool) -> None:
     except ConfigError as error:
         found = list(error.problems)
     noted = list(remarks(settings)) if settings is not None else []
+    if pmta is not None:
+        powermta = pmta_rules.read(pmta)
+        found += pmta_rules.problems(settings, powermta) if settings is not None else powermta.problems
+        noted += pmta_rules.remarks(settings, powermta) if settings is not None else powermta.remarks
     effective = _effective(settings) if settings is not None else None
     if as_json:
         print_json({"ok": not found, "problems": _documents(found), "remarks": _documents(noted), "settings": effective})
