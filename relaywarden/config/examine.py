@@ -1,66 +1,61 @@
 """examine - the deeper look of `relaywarden check`: what the table of settings cannot see by itself.
 
 Problems keep relaywarden from doing what the file says (an unusable key, an impossible store); remarks are things an
-operator should know (a tenant whose From is not checked, mail that nobody signs).
+operator should know (a tenant whose From is not checked, mail that nobody signs).  Here: the services, the pools and the
+limits; `examine_mail` looks at domains, keys and signatures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from relaywarden import warmup
 from relaywarden.addresses import Address
-from relaywarden.config.settings import DkimSettings, OnScanError, Settings
-from relaywarden.dkimkeys import load_key
-from relaywarden.errors import KeyFileError, Problem
+from relaywarden.config import examine_mail
+from relaywarden.config.settings import OnBulk, OnFull, OnScanError, ScanSettings, Settings
+from relaywarden.errors import Problem
 from relaywarden.ledger.store_url import Store
 
 
 def problems(settings: Settings) -> Iterator[Problem]:
     """Everything that would fail at run time."""
-    for where, key in _keys(settings):
-        try:
-            load_key(key)
-        except KeyFileError as error:
-            yield Problem(where, str(error))
+    yield from examine_mail.problems(settings)
     store = Store.parse(settings.store)
     if store.scheme == "sqlite" and not _folder(Path(store.path)).is_dir():
         yield Problem("store", f"the folder {Path(store.path).parent} does not exist and cannot be made; create it")
-    if settings.scan is not None and settings.scan.on_error is OnScanError.DIVERT and "quarantine" not in settings.pools:
-        yield Problem("scan.on_error", "divert needs a pool named quarantine; without one such mail is put off (4.7.1)")
-    addresses = [("policyd.listen", address) for address in settings.policyd.listen]
-    if settings.milter.listen is not None:
-        addresses.append(("milter.listen", settings.milter.listen))
-    seen: dict[str, str] = {}
-    for where, address in addresses:
-        yield from _address_problems(where, address, seen)
+    if settings.scan is not None:
+        yield from _scan_problems(settings.scan, quarantine="quarantine" in settings.pools)
+    for name, plan in settings.plans.items():
+        if plan.bulk is OnBulk.DIVERT and "bulk" not in settings.pools:
+            yield Problem(f"plans.{name}.bulk", "divert needs a pool named bulk; add it to pools")
+    yield from _pool_problems(settings)
+    yield from _listen_problems(settings)
 
 
 def remarks(settings: Settings) -> Iterator[Problem]:
     """What works as configured but may not be what was meant."""
-    for where, key in _keys(settings):
-        try:
-            if warning := load_key(key).warning:
-                yield Problem(where, warning)
-        except KeyFileError:
-            pass  # that is one of the problems
+    yield from examine_mail.remarks(settings)
     for name in settings.tenants:
         yield from _tenant_remarks(settings, name)
     for name, plan in settings.plans.items():
         if plan.mode.value == "observe":
             yield Problem(f"plans.{name}", "mode observe: nothing is refused")
+        for index, limit in enumerate(plan.limits):
+            if limit.amount == 0 and not limit.observe:
+                yield Problem(f"plans.{name}.limits[{index}]", f"{limit}: nothing can be sent")
     if settings.unknown_login == "ignore":
         yield Problem("unknown_login", "ignore: a login that no tenant names sends without limits")
     if settings.milter.listen is not None:
         yield from _milter_remarks(settings)
+    for name, pool in settings.pools.items():
+        if pool.when_full is OnFull.DEFER and all(member.warmup is not None for member in pool.members.values()):
+            yield Problem(f"pools.{name}.when_full", "every member warms up: mail over their caps is put off (4.7.1)")
 
 
 def _tenant_remarks(settings: Settings, name: str) -> Iterator[Problem]:
     where, tenant = f"tenants.{name}", settings.tenants[name]
-    if not tenant.from_domains:
-        yield Problem(where, "no from_domains: any From passes")
-    if not tenant.dkim and not settings.operator.dkim:
-        yield Problem(where, "no dkim key, and no operator.dkim: this tenant's mail is not signed")
     if not settings.plans[tenant.plan].limits:
         yield Problem(where, f"plan {tenant.plan} has no limits")
     if "*" in tenant.logins:
@@ -78,12 +73,48 @@ def _milter_remarks(settings: Settings) -> Iterator[Problem]:
                 yield Problem(f"pools.{name}", f"{member} names a pool and a member; PowerMTA has one name space for both")
 
 
-def _keys(settings: Settings) -> Iterator[tuple[str, DkimSettings]]:
-    for name, tenant in settings.tenants.items():
-        for index, key in enumerate(tenant.dkim):
-            yield f"tenants.{name}.dkim[{index}].key", key
-    for index, key in enumerate(settings.operator.dkim):
-        yield f"operator.dkim[{index}].key", key
+def _scan_problems(scan: ScanSettings, *, quarantine: bool) -> Iterator[Problem]:
+    for index, url in enumerate(scan.url):
+        where = f"scan.url[{index}]" if len(scan.url) > 1 else "scan.url"
+        if not _is_url(url):
+            yield Problem(where, f"expected http://host:port, got {url!r}")
+    if scan.on_error is OnScanError.DIVERT and not quarantine:
+        yield Problem("scan.on_error", "divert needs a pool named quarantine; without one such mail is put off (4.7.1)")
+    if scan.divert_score is not None and not quarantine:
+        yield Problem("scan.divert_score", "needs a pool named quarantine; add it to pools")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parsed = urlsplit(text if "://" in text else f"http://{text}")
+        _ = parsed.port  # ValueError: not a port
+    except ValueError:
+        return False
+    return parsed.scheme in {"http", "https"} and bool(parsed.hostname)
+
+
+def _pool_problems(settings: Settings) -> Iterator[Problem]:
+    yield from warmup.problems(settings)
+    owners: dict[str, str] = {}
+    for name, pool in settings.pools.items():
+        for member, values in pool.members.items():
+            where = f"pools.{name}.members.{member}"
+            owner = owners.setdefault(values.ip, where)
+            if owner != where:  # each would have caps and shares of its own, and receivers see one address
+                yield Problem(f"{where}.ip", f"{values.ip} is the address of {owner} already")
+
+
+def _listen_problems(settings: Settings) -> Iterator[Problem]:
+    addresses = [("policyd.listen", address) for address in settings.policyd.listen]
+    if settings.milter.listen is not None:
+        addresses.append(("milter.listen", settings.milter.listen))
+    if settings.metrics.listen is not None:
+        addresses.append(("metrics.listen", settings.metrics.listen))
+        if settings.metrics.listen.path is not None:
+            yield Problem("metrics.listen", f"expected inet:host:port, got {settings.metrics.listen}")
+    seen: dict[str, str] = {}
+    for where, address in addresses:
+        yield from _address_problems(where, address, seen)
 
 
 def _folder(path: Path) -> Path:

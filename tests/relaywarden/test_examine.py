@@ -1,0 +1,236 @@
+"""The deeper look of `check`: each fault is found at its place, and a sound configuration has none."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from relaywarden.config.examine import problems, remarks
+from relaywarden.config.settings import Settings
+
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One good key and one good secret, of a user that is not root."""
+    made = tmp_path_factory.mktemp("examine")
+    for name, data in {
+        "key.pem": Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        "root.pem": Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        "open.pem": Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        "secret": os.urandom(32),
+        "short": os.urandom(31),
+        "readable": os.urandom(32),
+        "writable": os.urandom(32),
+    }.items():
+        path = made / name
+        path.write_bytes(data)
+        path.chmod({"readable": 0o644, "open.pem": 0o644, "writable": 0o666}.get(name, 0o600))
+        if os.geteuid() == 0 and name != "root.pem":
+            os.chown(path, 65534, 65534)
+    return made
+
+
+def document(folder: Path) -> dict[str, Any]:
+    """A configuration with nothing to say about."""
+    key = str(folder / "key.pem")
+    return {
+        "store": f"sqlite:///{folder}/ledger.db",
+        "policyd": {"listen": [f"unix:{folder}/policy"]},
+        "milter": {"listen": f"unix:{folder}/milter"},
+        "metrics": {"listen": "inet:127.0.0.1:9400"},
+        "scan": {"url": "http://127.0.0.1:11333", "on_error": "divert", "divert_score": 6},
+        "plans": {"p": {"limits": [{"recipients": "5/hour"}], "bulk": "divert", "identity": {"foreign_from": "tag"}}},
+        "tenants": {
+            "acme": {
+                "plan": "p",
+                "from_domains": ["acme.com", "*.acme.com"],
+                "dkim": [{"domain": "acme.com", "selector": "a", "key": key, "next": {"selector": "b", "key": key}}],
+            },
+            "beta": {"plan": "p", "from_domains": ["mail.beta.co.uk"]},
+        },
+        "operator": {
+            "dkim": [{"domain": "relay.net", "selector": "a", "key": key}],
+            "feedback": {"sender_id": "relaynet", "address": "fbl@in.relay.net", "secret": str(folder / "secret")},
+        },
+        "pools": {
+            "main": {"members": {"m1": {"ip": "192.0.2.1"}, "m2": {"ip": "192.0.2.2", "warmup": {"start": "2026-11-24"}}}},
+            "bulk": {"members": {"b1": {"ip": "192.0.2.3"}}},
+            "quarantine": {"members": {"q1": {"ip": "192.0.2.4"}}},
+        },
+        "schedules": {"mine": {"daily": [10, 20]}},
+    }
+
+
+def found(folder: Path, *changes: tuple[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Problems and remarks by their places, after changes ("plans.p.bulk", value); None takes a key away."""
+    changed = copy.deepcopy(document(folder))
+    for path, value in changes:
+        *above, last = path.split("/")
+        part: Any = changed
+        for name in above:
+            part = part[int(name)] if isinstance(part, list) else part.setdefault(name, {})
+        if value is None:
+            del part[last]
+        elif isinstance(part, list):
+            part[int(last)] = value
+        else:
+            part[last] = value
+    settings = Settings.model_validate(changed)
+    wrong, noted = list(problems(settings)), list(remarks(settings))
+    assert len({problem.where for problem in wrong}) == len(wrong), wrong
+    return {problem.where: problem.what for problem in wrong}, {remark.where: remark.what for remark in noted}
+
+
+def test_a_sound_configuration_has_nothing_to_say(folder: Path) -> None:
+    assert found(folder) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "what"),
+    [
+        ([("tenants/beta/from_domains", ["beta.com", "com"])], "tenants.beta.from_domains[1]", "com is a public suffix"),
+        ([("tenants/beta/from_domains", ["*.co.uk"])], "tenants.beta.from_domains[0]", "*.co.uk is a public suffix"),
+        ([("tenants/beta/from_domains", ["*.github.io"])], "tenants.beta.from_domains[0]", "domains of strangers"),
+        ([("tenants/acme/dkim/0/domain", "com")], "tenants.acme.dkim[0].domain", "com is a public suffix"),
+        ([("operator/dkim/0/domain", "net")], "operator.dkim[0].domain", "net is a public suffix"),
+        ([("tenants/acme/dkim/0/next/key", "/none/x.pem")], "tenants.acme.dkim[0].next.key", "cannot read the private key"),
+        ([("operator/dkim/0/key", "/none/x.pem")], "operator.dkim[0].key", "cannot read the private key"),
+        ([("operator", None)], "plans.p.identity.foreign_from", "tag needs a key in operator.dkim"),
+        (
+            [("operator", None), ("plans/p/identity/foreign_from", "resign")],
+            "plans.p.identity.foreign_from",
+            "resign needs a key in operator.dkim",
+        ),
+        ([("pools/bulk", None)], "plans.p.bulk", "divert needs a pool named bulk"),
+        ([("pools/quarantine", None), ("scan/on_error", "accept")], "scan.divert_score", "needs a pool named quarantine"),
+        ([("pools/quarantine", None), ("scan/divert_score", None)], "scan.on_error", "divert needs a pool named quarantine"),
+        ([("scan/url", "http://")], "scan.url", "expected http://host:port, got 'http://'"),
+        ([("scan/url", ["http://a:1", "http:///x"])], "scan.url[1]", "expected http://host:port"),
+        ([("scan/url", "http://a:99999")], "scan.url", "expected http://host:port"),
+        ([("scan/url", "http://[::1")], "scan.url", "expected http://host:port"),
+        ([("scan/url", "ftp://a")], "scan.url", "expected http://host:port"),
+        ([("milter/listen", "inet:127.0.0.1:9400")], "metrics.listen", "is the address of milter.listen already"),
+        ([("policyd/listen", "inet:127.0.0.1:9400")], "metrics.listen", "is the address of policyd.listen already"),
+        ([("metrics/listen", "unix:/run/metrics")], "metrics.listen", "expected inet:host:port"),
+        ([("pools/main/members/m2/ip", "192.0.2.1")], "pools.main.members.m2.ip", "of pools.main.members.m1 already"),
+        ([("pools/bulk/members/b1/ip", "192.0.2.1")], "pools.bulk.members.b1.ip", "of pools.main.members.m1 already"),
+        ([("pools/main/members/m2/warmup/schedule", "no")], "pools.main.members.m2.warmup.schedule", "no such schedule 'no'"),
+        (
+            [("pools/main/members/m2/warmup/providers", {"google": "mine", "yahoo": "no"})],
+            "pools.main.members.m2.warmup.providers.yahoo",
+            "no such schedule 'no'",
+        ),
+        ([("operator/feedback/secret", "/none/secret")], "operator.feedback.secret", "cannot read the secret"),
+        ([("operator/feedback/secret", "{folder}")], "operator.feedback.secret", "cannot read the secret"),
+        ([("operator/feedback/secret", "{folder}/short")], "operator.feedback.secret", "expected at least 32 random bytes"),
+        ([("operator/feedback/secret", "{folder}/readable")], "operator.feedback.secret", "anybody may read this secret"),
+        ([("operator/feedback/secret", "{folder}/writable")], "operator.feedback.secret", "anybody may change this secret"),
+        (
+            [("operator/dkim", []), ("plans/p/identity/foreign_from", "reject")],
+            "operator.feedback",
+            "needs a key in operator.dkim",
+        ),
+        ([("operator/feedback/address", "fbl@net")], "operator.feedback.address", "operator.dkim (relay.net), got net"),
+        ([("operator/feedback/address", "fbl@notrelay.net")], "operator.feedback.address", "got notrelay.net"),
+    ],
+)  # fmt: skip
+def test_problems(folder: Path, changes: list[tuple[str, Any]], where: str, what: str) -> None:
+    filled = [(path, v.format(folder=folder) if isinstance(v, str) else v) for path, v in changes]
+    wrong, _ = found(folder, *filled)
+    assert list(wrong) == [where], wrong
+    assert what in wrong[where]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("tenants/beta/from_domains", ["acme.github.io", "*.beta.co.uk"])],
+        [("plans/q", {"identity": {"foreign_from": "resign"}}), ("plans/p/identity", {}), ("operator", None)],
+        [("pools/bulk", None), ("plans/p/bulk", "reject")],
+        [("pools/quarantine", None), ("scan/on_error", "accept"), ("scan/divert_score", None)],
+        [("scan/url", ["127.0.0.1:11333", "https://scan.example/", "http://[::1]:11333"])],
+        [("pools/main/members/m2/warmup/schedule", "mine"), ("pools/main/members/m2/warmup/providers", {"google": "sendgrid"})],
+        [("operator/feedback/address", "fbl@relay.net")],
+        [("operator/feedback/address", "")],
+    ],
+)
+def test_no_problems(folder: Path, changes: list[tuple[str, Any]]) -> None:
+    assert found(folder, *changes)[0] == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "what"),
+    [
+        ([("tenants/acme/dkim/0/domain", "other.com")], "tenants.acme.dkim[0].domain", "this key never signs"),
+        ([("tenants/beta/from_domains", ["beta.com", "acme.com"])], "tenants.beta.from_domains[1]", "of tenant acme too"),
+        ([("plans/p/limits", [{"bytes": "1GiB/day"}, {"recipients": "0/hour"}])], "plans.p.limits[1]", "nothing can be sent"),
+        (
+            [("pools/quarantine/members/q1/warmup", {"start": "2026-11-24"})],
+            "pools.quarantine.when_full",
+            "every member warms up",
+        ),
+        ([("tenants/beta/from_domains", [])], "tenants.beta", "any From passes"),
+        ([("tenants/acme/dkim/0/next/key", "{folder}/open.pem")], "tenants.acme.dkim[0].next.key", "anybody may read"),
+    ],
+)  # fmt: skip
+def test_remarks(folder: Path, changes: list[tuple[str, Any]], where: str, what: str) -> None:
+    filled = [(path, v.format(folder=folder) if isinstance(v, str) else v) for path, v in changes]
+    wrong, noted = found(folder, *filled)
+    assert (wrong, list(noted)) == ({}, [where])
+    assert what in noted[where]
+
+
+@pytest.mark.parametrize(
+    ("domain", "patterns", "signs"),
+    [
+        ("acme.com", ["acme.com"], True),
+        ("acme.com", ["mail.acme.com"], True),
+        ("acme.com", ["*.acme.com"], True),
+        ("m.acme.com", ["*.acme.com"], True),
+        ("m.acme.com", ["acme.com"], False),
+        ("cme.com", ["acme.com"], False),
+        ("other.com", ["acme.com", "m.other.com"], True),
+        ("other.com", [], True),
+    ],
+)
+def test_a_key_that_never_signs_is_remarked(folder: Path, domain: str, patterns: list[str], *, signs: bool) -> None:
+    _, noted = found(folder, ("tenants/acme/from_domains", patterns), ("tenants/acme/dkim/0/domain", domain))
+    assert ("tenants.acme.dkim[0].domain" not in noted) is signs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("plans/p/limits", [{"recipients": "0/hour", "mode": "observe"}])],
+        [("pools/bulk", {"when_full": "send", "members": {"b1": {"ip": "192.0.2.3", "warmup": {"start": "2026-11-24"}}}})],
+        [("tenants/beta/from_domains", ["beta.com", "beta.com", "mail.acme.com"])],
+    ],
+)
+def test_no_remarks(folder: Path, changes: list[tuple[str, Any]]) -> None:
+    assert found(folder, *changes) == ({}, {})
+
+
+def test_a_file_that_only_root_can_read_is_remarked_when_root_asks(folder: Path) -> None:
+    secret = folder / "of-root"
+    secret.write_bytes(os.urandom(32))
+    secret.chmod(0o600)
+    changes = [("tenants/acme/dkim/0/key", str(folder / "root.pem")), ("operator/feedback/secret", str(secret))]
+    wrong, noted = found(folder, *changes)
+    assert wrong == {}
+    expected = {"tenants.acme.dkim[0].key", "operator.feedback.secret"} if os.geteuid() == 0 else set()
+    assert set(noted) == expected
+    assert all("only root can read it" in what for what in noted.values())
+    if os.geteuid() == 0:
+        secret.chmod(0o640)
+        assert set(found(folder, *changes)[1]) == expected
+        os.chown(secret, 0, 65534)
+        assert set(found(folder, *changes)[1]) == {"tenants.acme.dkim[0].key"}
