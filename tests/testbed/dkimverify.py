@@ -46,8 +46,13 @@ def by_dkimpy(message: bytes, dns: DnsServer) -> list[Verdict]:
             result = "pass" if check.verify(index, dnsfunc=dns.txt) else "fail"
         except dkim.DKIMException as error:
             result = str(error)
-        found.append(((check.domain or b"").decode(), check.selector.decode(), result))
+        found.append((_text(check.domain), _text(check.selector), result))
     return found
+
+
+def _text(value: bytes | str | None) -> str:
+    """A tag; what dkimpy could not read is left at its own default, which is text."""
+    return value.decode() if isinstance(value, bytes) else ""
 
 
 def by_perl(messages: Sequence[bytes], dns: DnsServer) -> list[list[Verdict]]:

@@ -33,10 +33,15 @@ class Reply:
     text: str = ""
     changes: list[tuple[str, int, str, str]] = field(default_factory=list)  # kind (h, i, m), index, name, value
     hold: str = ""
+    replaced: bytes | None = None  # the new body, where there is one
 
     @property
     def accepted(self) -> bool:
         return self.kind in "ac"
+
+    def wire(self, headers: Sequence[Header], body: bytes) -> bytes:
+        """The whole message after Postfix carried out the changes, as it goes out."""
+        return wire(self.apply(headers), body if self.replaced is None else self.replaced)
 
     def apply(self, headers: Sequence[Header]) -> list[Header]:
         """The headers after Postfix carried out the changes (its own Received, which has index 0, not shown)."""
@@ -171,6 +176,8 @@ class MilterClient:
                 index = struct.unpack("!I", data[:4])[0] if command != b"h" else 0
                 name, value = (data if command == b"h" else data[4:]).split(b"\0")[:2]
                 reply.changes.append((command.decode(), index, name.decode(), value.decode("utf-8", "surrogateescape")))
+            elif command == b"b":
+                reply.replaced = (reply.replaced or b"") + data
             elif command != b"p":
                 raise ConnectionError(f"unexpected packet {command!r}")
         return reply

@@ -90,3 +90,11 @@ def pmta_settings(next_hop: str) -> dict[str, str]:
         if found and not line.startswith("#"):
             settings[name.strip()] = value.strip()
     return settings | dict.fromkeys(("default_transport", "relay_transport"), f"pmta:{next_hop}")
+
+
+# main.cf values of a site that runs the milter alone.
+WITHOUT_POLICYD = {
+    "relaywarden_recipient_restrictions": "permit_sasl_authenticated, reject",
+    "relaywarden_data_restrictions": "",
+    "relaywarden_end_of_data_restrictions": "",
+}
