@@ -1,131 +1,165 @@
-"""workers - one master, N forked workers: started, replaced when they die, stopped in order.
+"""workers - one master, N forked workers: started, replaced when they die, hang or grow, stopped in order.
 
 Signals of the master: SIGTERM and SIGINT stop (each worker gets SIGTERM and `stop_timeout` seconds to finish what is in
-flight, then SIGKILL); SIGHUP reloads (each worker gets SIGUSR1, because libmilter takes SIGHUP for itself).  A worker that
-dies is replaced at once the first time, then after a doubling delay while it keeps dying young.
+flight, then SIGKILL); SIGHUP reloads (each worker gets SIGUSR1, because libmilter takes SIGHUP for itself).
+
+    it dies     replaced at once the first time, then after a doubling delay while it keeps dying young
+    it hangs    no `beat` for `hang_timeout` seconds: SIGKILL, replaced at once
+    it asks     (`ask`: grown, or stuck in a message) another one is started beside it; when that one beats for the first
+                time, the old one gets SIGTERM and `stop_timeout` seconds.  One at a time, and each slot once a minute, so
+                that a bound set too low cannot make a storm of forks
 
 How it fails: a master that is killed outright takes its workers along (PR_SET_PDEATHSIG), so that no orphan keeps a socket.
+When the master itself did not run (machine suspended or starved), silence says nothing: all get a fresh `hang_timeout`.
+When fork fails, it is tried again later; a worker that asked to be replaced goes on until then.
+
+Known limit: a worker that keeps beating in one thread while another does nothing looks alive; it must notice by itself.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
+import math
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from relaywarden import metrics
+from relaywarden.crew import SIGNALS, Child, Crew, become_child
+from relaywarden.health import Reason, ask, beat
 from relaywarden.logs import event
 
+__all__ = ["SIGNALS", "Reason", "ask", "beat", "become_child", "supervise"]
+
 log = logging.getLogger(__name__)
-SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
-_PR_SET_PDEATHSIG = 1
-_YOUNG_SECONDS = 5.0
-_LONGEST_DELAY = 10.0
+_STOP = (signal.SIGTERM, signal.SIGINT)
+LOOK_SECONDS = 1.0  # how often the master looks at its workers
+STARVED_SECONDS = 5.0  # a master that did not look for so long was not running
+REPLACE_SECONDS = 60.0  # between two replacements in one slot that workers asked for
 
 
-@dataclass(slots=True)
-class _Slot:
-    """One of the N places for a worker."""
+def supervise(
+    name: str, count: int, work: Callable[[int], None], *, stop_timeout: float = 30.0, hang_timeout: float = 0.0
+) -> None:
+    """Run `work(index)` in `count` children until SIGTERM or SIGINT.
 
-    index: int
-    pid: int = 0
-    started: float = 0.0
-    delay: float = 0.0
-    due: float = 0.0
-
-
-def supervise(name: str, count: int, work: Callable[[int], None], *, stop_timeout: float = 30.0) -> None:
-    """Run `work(index)` in `count` children until SIGTERM or SIGINT; `work` must return when its process gets SIGTERM."""
+    `work` must return when its process gets SIGTERM.  With a `hang_timeout` (seconds; 0: no watch) it must call `beat`
+    well within that time, the first time when it is ready to serve.
+    """
     previous: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    slots = [_Slot(index) for index in range(count)]
+    master = _Master(Crew(name, count, work, previous), stop_timeout, hang_timeout or math.inf)
     try:
-        for slot in slots:
-            _start(slot, work, previous)
-        while (number := _wait(slots)) not in (signal.SIGTERM, signal.SIGINT):
-            if number == signal.SIGHUP:
-                _signal(slots, signal.SIGUSR1)
-            _reap(name, slots)
-            for slot in slots:
-                if not slot.pid and time.monotonic() >= slot.due:
-                    _start(slot, work, previous)
+        master.run()
     finally:
-        _stop(name, slots, stop_timeout)
+        master.stop()
+        while signal.sigtimedwait(_STOP, 0):
+            pass  # asked to stop twice (by a service manager and by `run`): the second must not end us before the clean-up
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _start(slot: _Slot, work: Callable[[int], None], mask: set[int]) -> None:
-    slot.started = time.monotonic()
-    parent = os.getpid()
-    slot.pid = os.fork()
-    if slot.pid:
-        return
-    status = 1
-    try:
-        if become_child(parent, mask):
-            work(slot.index)
-            status = 0
-    except BaseException:  # nothing may return into the master's stack; the log has the traceback
-        log.critical("worker %d ended by an error", slot.index, exc_info=True)
-    finally:
-        logging.shutdown()
-        os._exit(status)
+class _Master:
+    """What is decided about the crew."""
 
+    def __init__(self, crew: Crew, stop_timeout: float, hang_timeout: float) -> None:
+        self._crew, self._stop_timeout, self._hang_timeout = crew, stop_timeout, hang_timeout
+        self._warned: set[Reason] = set()
+        self._looked = time.monotonic()
 
-def become_child(parent: int, mask: set[int]) -> bool:
-    """Between fork and work: die with the parent, take signals again; False if the parent is gone already."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return os.getppid() == parent
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        self._crew.start_due()
+        while (number := self._wait()) not in _STOP:
+            if number == signal.SIGHUP:
+                for child in self._crew.children():
+                    child.send(signal.SIGUSR1)
+            self._crew.reap()
+            self._look()
+            self._crew.start_due()
 
+    def stop(self) -> None:
+        """SIGTERM to all, SIGKILL to those that do not end in time."""
+        crew = self._crew
+        for slot in crew.slots:
+            crew.let_go(slot)
+        limit = time.monotonic() + self._stop_timeout
+        for child in crew.leaving:
+            child.terminate(limit)
+        while crew.leaving:
+            nearest = min(child.stop_by for child in crew.leaving)
+            signal.sigtimedwait({signal.SIGCHLD}, max(0.0, min(LOOK_SECONDS, nearest - time.monotonic())))
+            crew.reap()
+            self._kill_overdue(time.monotonic())
 
-def _wait(slots: list[_Slot]) -> int:
-    """The next signal; 0 when a worker's restart is due first."""
-    waiting = [slot.due for slot in slots if not slot.pid]
-    if not waiting:
-        return signal.sigwaitinfo(SIGNALS).si_signo
-    info = signal.sigtimedwait(SIGNALS, max(0.0, min(waiting) - time.monotonic()))
-    return info.si_signo if info else 0
+    def _wait(self) -> int:
+        """The next signal; 0 when it is time to look, or to start a worker."""
+        info = signal.sigtimedwait(SIGNALS, max(0.0, min(LOOK_SECONDS, self._crew.next_due() - time.monotonic())))
+        return info.si_signo if info else 0
 
-
-def _reap(name: str, slots: list[_Slot]) -> None:
-    for slot in slots:
-        if not slot.pid:
-            continue
-        pid, status = os.waitpid(slot.pid, os.WNOHANG)
-        if not pid:
-            continue
-        metrics.worker_gone(pid)
+    def _look(self) -> None:
+        """Who is silent, whose successor serves, who does not stop, who asks to be replaced."""
         now = time.monotonic()
-        lived = now - slot.started
-        slot.delay = min(_LONGEST_DELAY, max(0.25, slot.delay * 2)) if lived < _YOUNG_SECONDS else 0.0
-        slot.pid, slot.due = 0, now + slot.delay
-        event(log, logging.WARNING, "worker ended, starting another", program=name, worker=slot.index, pid=pid,
-              status=os.waitstatus_to_exitcode(status), lived=lived, delay=slot.delay)  # fmt: skip
+        away, self._looked = now - self._looked, now
+        if away > min(STARVED_SECONDS, self._hang_timeout / 2):
+            self._pardon(now, away)
+        self._kill_silent(now)
+        self._hand_over(now)
+        self._kill_overdue(now)
+        self._replace_one(now)
 
+    def _pardon(self, now: float, away: float) -> None:
+        event(log, logging.WARNING, "the master did not run for a while; every worker gets its time anew",
+              program=self._crew.name, seconds=away)  # fmt: skip
+        for child in self._crew.children():
+            child.heard = now
+            child.stop_by += away
 
-def _signal(slots: list[_Slot], number: int) -> None:
-    for slot in slots:
-        if slot.pid:
-            os.kill(slot.pid, number)  # not yet reaped, so the pid is still ours
-
-
-def _stop(name: str, slots: list[_Slot], timeout: float) -> None:
-    _signal(slots, signal.SIGTERM)
-    deadline = time.monotonic() + timeout
-    while any(slot.pid for slot in slots):
-        for slot in slots:
-            if slot.pid and os.waitpid(slot.pid, os.WNOHANG)[0]:
-                slot.pid = 0
-        left = deadline - time.monotonic()
-        if any(slot.pid for slot in slots) and not signal.sigtimedwait({signal.SIGCHLD}, max(0.0, left)):
-            if time.monotonic() < deadline:
+    def _kill_silent(self, now: float) -> None:
+        crew = self._crew
+        for child in crew.children():
+            silent = now - max(child.heard, crew.page.beaten(child.place))
+            if silent <= self._hang_timeout or not child.serves:
                 continue
-            event(log, logging.WARNING, "workers did not stop in time and are killed", program=name, seconds=timeout)
-            _signal(slots, signal.SIGKILL)
-            deadline += timeout
+            self._event(logging.ERROR, "a worker gives no sign of life, it is killed and replaced", child, seconds=silent)
+            child.kill()
+            slot = crew.slots[child.index]
+            if slot.child is child:
+                crew.let_go(slot)  # what hangs in the kernel may take long to die; the next one does not wait for that
+
+    def _hand_over(self, now: float) -> None:
+        """The old worker of a slot stops once the new one serves; until then it is the one that serves."""
+        for child in self._crew.leaving:
+            successor = self._crew.slots[child.index].child
+            if child.serves and successor is not None and self._crew.page.beaten(successor.place):
+                self._event(logging.INFO, "the new worker serves, the old one ends", child, successor=successor.pid)
+                child.terminate(now + self._stop_timeout)
+
+    def _kill_overdue(self, now: float) -> None:
+        for child in self._crew.leaving:
+            if now >= child.stop_by:
+                self._event(logging.WARNING, "a worker did not stop in time and is killed", child, seconds=self._stop_timeout)
+                child.kill()
+
+    def _replace_one(self, now: float) -> None:
+        """Let go of one worker that asks for it, so that its slot is filled again; unless that is going on already."""
+        crew = self._crew
+        if any(not child.killed for child in crew.leaving):
+            return
+        for slot in crew.slots:
+            if (child := slot.child) is None or (reason := crew.page.asked(child.place)) is Reason.NONE:
+                continue
+            if now - slot.replaced < REPLACE_SECONDS:
+                self._warn_once(child, reason)
+                continue
+            self._event(logging.WARNING, "a worker asks to be replaced, starting another beside it", child,
+                        reason=reason.name.lower())  # fmt: skip
+            crew.let_go(slot)
+            slot.replaced, slot.second = now, not slot.second
+            return
+
+    def _warn_once(self, child: Child, reason: Reason) -> None:
+        if reason not in self._warned:
+            self._warned.add(reason)
+            self._event(logging.WARNING, "a worker asks to be replaced again so soon that it must wait; too low a setting?",
+                        child, setting=f"{self._crew.name}.{reason.setting}")  # fmt: skip
+
+    def _event(self, level: int, text: str, child: Child, **fields: object) -> None:
+        event(log, level, text, program=self._crew.name, worker=child.index, pid=child.pid, **fields)

@@ -5,8 +5,9 @@ The master opens the sockets (Unix and TCP, several if configured) and every wor
     SIGTERM    accept no more, answer what is in flight, close, end
     SIGUSR1    read the configuration again; if it has errors, log them and keep what is in force
 
-How it fails: an error in one connection or batch is logged and stays there; a worker that dies is replaced by the
-supervisor, its peers reconnect and resend, and the ledger's tickets see to it that nothing is charged twice.
+How it fails: an error in one connection or batch is logged and stays there; a worker that dies, or whose event loop does not
+turn for a minute, is replaced by the supervisor, its peers reconnect and resend, and the ledger's tickets see to it that
+nothing is charged twice.
 
 Known limits: `store`, `listen` and `workers` are read at the start only; a reload that changes them says so.
 """
@@ -31,7 +32,7 @@ from relaywarden.config.settings import OnDown, Settings
 from relaywarden.errors import ConfigError, RelaywardenError, StoreUnavailableError
 from relaywarden.ledger.connect import open_ledger
 from relaywarden.logs import event
-from relaywarden.workers import supervise
+from relaywarden.workers import beat, supervise
 from relaywarden_policyd.acceptor import Acceptor, Board
 from relaywarden_policyd.batch import Batcher
 from relaywarden_policyd.decide import Judge
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
 FLUSH_SECONDS = 1.0
 TIMEOUT_MARGIN = 0.25  # beyond the ledger's own timeout
+BEAT_SECONDS = 1.0
+HANG_SECONDS = 60.0  # a worker whose event loop does not turn for so long is replaced
 
 
 def serve(path: Path, settings: Settings) -> None:
@@ -63,7 +66,7 @@ def serve(path: Path, settings: Settings) -> None:
         uvloop.run(Worker(index, path, current, sockets, board).run())
 
     try:
-        supervise("policyd", settings.policyd.workers, work, stop_timeout=DRAIN_SECONDS + 5.0)
+        supervise("policyd", settings.policyd.workers, work, stop_timeout=DRAIN_SECONDS + 5.0, hang_timeout=HANG_SECONDS)
     finally:
         for sock in sockets:
             sock.close()
@@ -116,6 +119,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGUSR1, self._start_reload)
         await ledger.open()
         acceptor.start()
+        self._beat()
         event(log, logging.INFO, "worker ready", worker=self._index)
         gc.collect()
         gc.freeze()  # settings and modules live as long as the process: not to be looked through again and again
@@ -131,6 +135,10 @@ class Worker:
         await self._drain(batcher)
         await ledger.close()
         meters.flush()
+
+    def _beat(self) -> None:
+        beat()
+        self._loop.call_later(BEAT_SECONDS, self._beat)
 
     def _limiter(self) -> LastSeen:
         ledger = self._settings.ledger
