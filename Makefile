@@ -12,7 +12,7 @@ PACKAGES_RUN := postfix postfix-pcre rspamd sasl2-bin libsasl2-modules libsasl2-
 PACKAGES_TEST := redis-server redis-tools redis-sentinel miltertest opendkim opendkim-tools libmail-dkim-perl
 PACKAGES_BENCH := postfwd policyd-rate-limit
 
-.PHONY: help venv packages-build packages packages-test packages-bench demo test check docs bench bench-policyd fuzz campaign clean
+.PHONY: help venv packages-build packages packages-test packages-bench demo test check docs bench bench-policyd bench-milter fuzz campaign clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -71,6 +71,9 @@ bench: packages-bench venv ## Speed: policyd with Redis, the milter beside OpenD
 
 bench-policyd: packages-bench venv ## policyd beside postfwd2 and policyd-rate-limit; growth to a million tenants.
 	$(SUDO) $(BIN)/python bench/bench_peers.py --million --json docs/bench-policyd.json
+
+bench-milter: packages-bench venv ## The milter beside OpenDKIM, rspamd's own milter, and through a real Postfix; QUICK=1 for a minute.
+	$(SUDO) $(BIN)/python bench/bench_milter.py $(if $(QUICK),--quick) --json docs/bench-milter.json
 
 # Campaigns take long; their last result is in docs/campaigns.rst.
 fuzz: packages-test venv ## 200,000 hostile inputs, and long runs of the property tests.

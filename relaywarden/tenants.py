@@ -13,7 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from relaywarden.config.settings import DkimSettings, Mode, OnExceed, PlanSettings, Settings, TenantSettings
+from relaywarden.config.settings import (
+    DkimSettings,
+    IdentitySettings,
+    Mode,
+    OnBulk,
+    OnExceed,
+    PlanSettings,
+    Settings,
+    TenantSettings,
+)
 from relaywarden.ledger.operations import Account
 from relaywarden.limits import Limit
 
@@ -29,6 +38,9 @@ class Tenant:
     recipients_per_message: int | None
     bytes_per_message: int | None
     on_exceed: OnExceed
+    identity: IdentitySettings
+    bulk: OnBulk
+    settings_id: str
     from_domains: tuple[str, ...] = ()
     dkim: tuple[DkimSettings, ...] = ()
     pool: str | None = None
@@ -107,6 +119,9 @@ def _tenant(name: str, plan_name: str, plan: PlanSettings, own: TenantSettings |
         recipients_per_message=plan.recipients_per_message,
         bytes_per_message=plan.bytes_per_message,
         on_exceed=plan.on_exceed,
+        identity=plan.identity,
+        bulk=plan.bulk,
+        settings_id=plan.settings_id,
         from_domains=tuple(own.from_domains) if own else (),
         dkim=tuple(own.dkim) if own else (),
         pool=(own.pool if own else None) or first_pool,

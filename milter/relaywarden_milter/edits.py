@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relaywarden_milter.message import Header, field_name
+from relaywarden_milter.headers import Header, field_name, values
 
 BELOW_RECEIVED = 1  # insert position: 0 is above Postfix's own Received, 1 is below it
 APPEND = -1
@@ -89,6 +89,10 @@ class Edits:
             value = clean(value)
             self.headers.append((name, value.encode()))
             self.steps.append(Add(name, value))
+
+    def values(self, name: str) -> list[bytes]:
+        """All values of one header as they will be; `name` in lower case."""
+        return values(self.headers, name)
 
     def insert_signature(self, name: str, value: str) -> None:
         """Put a header below Postfix's own Received; it is not part of what further signatures cover."""

@@ -18,6 +18,7 @@ class Envelope:
     sender: str = ""
     recipients: list[str] = field(default_factory=list)
     queue_id: str = ""
+    eight_bit: bool = False  # the client announced an 8-bit body (BODY=8BITMIME, RFC 6152)
 
     @property
     def connection(self) -> str:

@@ -25,18 +25,21 @@ from typing import Any, TypeVar
 import Milter
 
 from relaywarden.config.settings import Outcome as Ended
+from relaywarden.ledger.operations import Operation, tenant_of
 from relaywarden.logs import event
 from relaywarden_milter import meters
-from relaywarden_milter.edits import Add, Change
+from relaywarden_milter.edits import Change
 from relaywarden_milter.envelope import Envelope
 from relaywarden_milter.message import Message
-from relaywarden_milter.pipeline import Outcome, Rules, handle, refund
+from relaywarden_milter.outcome import Outcome
+from relaywarden_milter.pipeline import handle, refund
+from relaywarden_milter.rules import Rules
 from relaywarden_milter.scan import Fate
 from relaywarden_milter.settler import Settler
 
 log = logging.getLogger(__name__)
 
-ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.QUARANTINE
+ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.CHGBODY | Milter.QUARANTINE
 _NEEDED_STEPS = Milter.P_NOHDRS | Milter.P_NOBODY | Milter.P_NOMAIL | Milter.P_NORCPT | Milter.P_NOCONNECT
 _MOST_RECIPIENTS = 50_000
 _LONGEST_REPLY = 450
@@ -52,6 +55,7 @@ class Runtime:
         self.sessions = 0
         self.messages = 0
         self.changed = threading.Condition()
+        self._at_work: dict[int, float] = {}  # session -> since when it works on the end of a message
 
     def count(self, sessions: int = 0, messages: int = 0) -> None:
         """Note what began or ended; a draining worker waits for both to be 0."""
@@ -61,6 +65,19 @@ class Runtime:
             self.changed.notify_all()
         if sessions:
             meters.SESSIONS.inc(sessions)
+
+    def begin_work(self, session: object) -> None:
+        """A session works on a whole message from now on."""
+        self._at_work[id(session)] = time.monotonic()
+
+    def end_work(self, session: object) -> None:
+        """It has an answer."""
+        self._at_work.pop(id(session), None)
+
+    def oldest_work(self) -> float:
+        """For how many seconds the slowest message is being worked on; 0: none is."""
+        began = min(list(self._at_work.values()), default=None)
+        return 0.0 if began is None else time.monotonic() - began
 
 
 def guarded(method: _Callback) -> _Callback:
@@ -114,7 +131,7 @@ class Session(Milter.Base):
         return int(Milter.CONTINUE)
 
     @guarded  # answered: see "Aborted messages" above
-    def envfrom(self, sender: str, *_parameters: str) -> int:
+    def envfrom(self, sender: str, *parameters: str) -> int:
         self.end_message()
         self.runtime.count(messages=1)
         self.active = True
@@ -122,9 +139,10 @@ class Session(Milter.Base):
         login = self.macro("{auth_authen}")
         client = self.client
         self.envelope = Envelope(client.address, client.port, client.hostname, client.helo, client.mta_name,
-                                 login or None, _bare(sender))  # fmt: skip
-        bound = self.rules.settings.milter.max_message_size
-        self.message = Message(bound, keep_body=self.rules.keeps_body(self.envelope.login))
+                                 login or None, _bare(sender), eight_bit=_announces_8bit(parameters))  # fmt: skip
+        keep, settings = self.rules.keeps_body(self.envelope.login), self.rules.settings
+        self.message = Message(settings.milter.max_message_size, keep_body=keep, in_memory=settings.milter.body_in_memory,
+                               line_length=settings.lint.line_length)  # fmt: skip
         return int(Milter.CONTINUE)
 
     @Milter.noreply
@@ -153,11 +171,14 @@ class Session(Milter.Base):
 
     def eom(self) -> int:
         started = time.monotonic()
+        self.runtime.begin_work(self)
         try:
             answer = self._finish(started)
         except BaseException as error:  # noqa: BLE001  # see `guarded`
             self.note_fault("eom", error)
             answer = self._answer_fault()
+        finally:
+            self.runtime.end_work(self)
         try:
             self.end_message()
         except BaseException as error:  # noqa: BLE001
@@ -196,6 +217,7 @@ class Session(Milter.Base):
     def end_message(self) -> None:
         """Forget the message, and a fault that belonged to it."""
         self.fault = self.lasting_fault
+        self.message.close()
         self.message = Message(0)
         self.envelope = Envelope()
         if self.active:
@@ -205,7 +227,7 @@ class Session(Milter.Base):
     def _give_up(self) -> None:
         """End a message that Postfix will not finish; its ticket is found by the connection, a queue id may be an old one."""
         if self.active:
-            self._submit(refund(self.rules, self.envelope, Ended.ABORTED))
+            self._give_back(Ended.ABORTED)
             meters.MESSAGES.labels("aborted").inc()
         self.end_message()
 
@@ -213,13 +235,14 @@ class Session(Milter.Base):
         envelope = self._with_queue_id()
         if self.fault or not self.active:
             return self._answer_fault()
-        outcome = handle(self.rules, envelope, self.message)
-        if outcome.fate is Fate.ACCEPT:
-            for step in outcome.steps:
-                self._apply(step)
-            if outcome.hold:
-                self.quarantine(outcome.hold)
-        settled = self._submit(outcome.operation)
+        outcome = handle(self.rules, envelope, self.message, self.progress)
+        try:
+            if outcome.fate is Fate.ACCEPT:
+                self._carry_out(outcome)
+        finally:
+            if outcome.body is not None:
+                outcome.body.close()
+        settled = self.runtime.settler.submit(outcome.operations)
         seconds = time.monotonic() - started
         meters.MESSAGES.labels(outcome.result).inc()
         meters.SECONDS.observe(seconds)
@@ -231,14 +254,21 @@ class Session(Milter.Base):
         self.envelope.queue_id = self.macro("i")
         return self.envelope
 
-    def _apply(self, step: Change | Add) -> None:
-        if isinstance(step, Change):
-            self.chgheader(step.name, step.index, step.value)
-        else:
-            self.addheader(step.name, step.value, step.position)
+    def _carry_out(self, outcome: Outcome) -> None:
+        for step in outcome.steps:
+            if isinstance(step, Change):
+                self.chgheader(step.name, step.index, step.value)
+            else:
+                self.addheader(step.name, step.value, step.position)
+        for piece in outcome.body or ():
+            self.replacebody(piece)  # Postfix appends what comes after the first
+        if outcome.hold:
+            self.quarantine(outcome.hold)
 
-    def _submit(self, operation: Any) -> bool:
-        return operation is None or self.runtime.settler.submit(operation)
+    def _give_back(self, ended: Ended) -> None:
+        operation = refund(self.rules, self.envelope, ended)
+        if operation is not None:
+            self.runtime.settler.submit([operation])
 
     def _answer(self, outcome: Outcome) -> int:
         refusal = outcome.refusal
@@ -254,7 +284,7 @@ class Session(Milter.Base):
         meters.MESSAGES.labels("fault").inc()
         event(log, logging.ERROR, "message put off because of an error", queue=self.envelope.queue_id, callback=self.fault)
         try:
-            self._submit(refund(self.rules, self.envelope, Ended.DEFERRED))
+            self._give_back(Ended.DEFERRED)
             self.setreply("451", "4.3.0", "Internal error of the mail filter, try again later")
         except BaseException as error:  # noqa: BLE001  # TEMPFAIL says the same, without our words
             self.note_fault("eom", error)
@@ -263,7 +293,7 @@ class Session(Milter.Base):
     def _log(self, outcome: Outcome, seconds: float, *, settled: bool) -> None:
         envelope = self.envelope
         event(log, logging.INFO, outcome.result, queue=envelope.queue_id, login=envelope.login,
-              tenant=outcome.operation.account.tenant if outcome.operation else None,
+              tenant=_tenant(outcome.operations),
               client=envelope.connection, recipients=len(envelope.recipients), size=self.message.size,
               **outcome.record, settled=None if settled else "later", ms=seconds * 1000)  # fmt: skip
 
@@ -272,6 +302,14 @@ def reply_text(text: str) -> str:
     """One line of printable ASCII with `%` doubled (milter-traps, 10)."""
     clean = "".join(char if char.isascii() and char.isprintable() else " " for char in text)
     return " ".join(clean.split())[:_LONGEST_REPLY].replace("%", "%%") or "Refused"
+
+
+def _tenant(operations: list[Operation]) -> str | None:
+    return tenant_of(operations[0]) if operations else None
+
+
+def _announces_8bit(parameters: tuple[str, ...]) -> bool:
+    return any(parameter.upper() == "BODY=8BITMIME" for parameter in parameters)
 
 
 def _bare(address: str) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from relaywarden.errors import StoreUnavailableError
@@ -61,9 +61,11 @@ class Settler:
         """Nothing waits, and the store answered last time."""
         return not self._waiting and not self._down
 
-    def submit(self, operation: Operation) -> bool:
-        """Carry out one operation; False: it waits for the store."""
-        entry = self._enqueue(operation)
+    def submit(self, operations: Sequence[Operation]) -> bool:
+        """Carry out the operations of one message; False: they wait for the store."""
+        if not operations:
+            return True
+        entry = self._enqueue(operations)
         if self._down or not self._committing.acquire(timeout=self._timeout):
             return False
         try:
@@ -85,14 +87,15 @@ class Settler:
                 self._committing.release()
         return len(self._waiting)
 
-    def _enqueue(self, operation: Operation) -> _Entry:
-        entry = _Entry(operation)
+    def _enqueue(self, operations: Sequence[Operation]) -> _Entry:
+        """All of them, in order; the last one's entry."""
+        entries = [_Entry(operation) for operation in operations]
         with self._mutex:
-            self._waiting.append(entry)
-            if len(self._waiting) > self._capacity:
+            self._waiting.extend(entries)
+            while len(self._waiting) > self._capacity:
                 self._waiting.popleft()
                 meters.UNSETTLED_LOST.inc()
-        return entry
+        return entries[-1]
 
     def _commit_all(self) -> None:
         """Try everything that waits now, once; the caller holds the committing lock."""

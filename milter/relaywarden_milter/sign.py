@@ -25,7 +25,7 @@ import dkim
 
 from relaywarden.config.settings import SigningSettings
 from relaywarden.dkimkeys import SigningKey
-from relaywarden_milter.message import Header
+from relaywarden_milter.headers import Header
 
 _FIELD_NAMES = (
     "from sender reply-to subject date message-id to cc mime-version content-type content-transfer-encoding content-id"

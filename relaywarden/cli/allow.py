@@ -58,7 +58,7 @@ def grant(
         done = f"granted {' '.join(amounts)} until {until:%Y-%m-%d %H:%M %Z}"
     if revoke is not None:
         _must_exist(config, tenant, revoke)
-    carry_out(config, tenant, lambda found: Steer(found.name, {"grants": change}), done, as_json)
+    carry_out(config, tenant, lambda found: [Steer(found.name, {"grants": change})], done, as_json)
 
 
 def _must_exist(config: Path, name: str, grant_id: str) -> None:
@@ -77,7 +77,7 @@ def _must_exist(config: Path, name: str, grant_id: str) -> None:
 @click.pass_obj
 def set_(config: Path, tenant: str, changes: Sequence[str], as_json: bool) -> None:
     """Change a limit or the mode of TENANT: set acme recipients/hour=1000 mode=observe; VALUE plan sets it back."""
-    carry_out(config, tenant, lambda found: Steer(found.name, _state(found, changes)), f"set {' '.join(changes)}", as_json)
+    carry_out(config, tenant, lambda found: [Steer(found.name, _state(found, changes))], f"set {' '.join(changes)}", as_json)
 
 
 def _grant(text: str, until: datetime.datetime, reason: str) -> tuple[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import getpass
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,11 @@ class Moment(click.ParamType[datetime.datetime]):
         return moment
 
 
-def carry_out(config: Path, name: str, make: Callable[[Tenant], Operation], done: str, as_json: bool) -> None:
-    """Have the ledger carry out one operation on a tenant, and print what came of it."""
+def carry_out(config: Path, name: str, make: Callable[[Tenant], Sequence[Operation]], done: str, as_json: bool) -> None:
+    """Have the ledger carry out operations on a tenant, and print what came of it."""
     with office(config) as opened:
         tenant = opened.tenant(name)
-        opened.ledger.apply([make(tenant)])
+        opened.ledger.apply(make(tenant))
         item = document(tenant, opened.read([tenant])[0])
     if as_json:
         print_json(item)

@@ -1,4 +1,8 @@
-"""steer - `suspend`, `resume`, `reset`: a human's word, in force from the next request on every host."""
+"""steer - `suspend`, `resume`, `reset`: a human's word, in force on every host.
+
+policyd reads a tenant's state with each request; what the milter must know too is also said in `relaywarden.steering`,
+which it reads once a second.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ import click
 
 from relaywarden.cli.arguments import Moment, carry_out, milliseconds, one_line, user
 from relaywarden.cli.output import json_option
-from relaywarden.ledger.operations import Reset, Steer
+from relaywarden.ledger.operations import Operation, Reset, Steer
+from relaywarden.steering import say
+from relaywarden.tenants import Tenant
 
 
 @click.command()
@@ -25,7 +31,11 @@ def suspend(config: Path, tenant: str, reason: str, until: datetime.datetime | N
     if until is not None:
         entry["until_ms"] = milliseconds(until)
     done = "suspended" + (f" until {until:%Y-%m-%d %H:%M %Z}" if until else "")
-    carry_out(config, tenant, lambda found: Steer(found.name, {"suspended": entry}), done, as_json)
+
+    def operations(found: Tenant) -> list[Operation]:
+        return [Steer(found.name, {"suspended": entry}), say("tenants", {found.name: {"suspended": entry}})]
+
+    carry_out(config, tenant, operations, done, as_json)
 
 
 @click.command()
@@ -34,7 +44,13 @@ def suspend(config: Path, tenant: str, reason: str, until: datetime.datetime | N
 @click.pass_obj
 def resume(config: Path, tenant: str, as_json: bool) -> None:
     """End a suspension of TENANT."""
-    carry_out(config, tenant, lambda found: Steer(found.name, {"suspended": None}), "resumed", as_json)
+    carry_out(
+        config,
+        tenant,
+        lambda found: [Steer(found.name, {"suspended": None}), say("tenants", {found.name: None})],
+        "resumed",
+        as_json,
+    )
 
 
 @click.command()
@@ -43,4 +59,4 @@ def resume(config: Path, tenant: str, as_json: bool) -> None:
 @click.pass_obj
 def reset(config: Path, tenant: str, as_json: bool) -> None:
     """Forget what TENANT has used of its limits; counters of the day stay."""
-    carry_out(config, tenant, lambda found: Reset(found.name), "limits reset", as_json)
+    carry_out(config, tenant, lambda found: [Reset(found.name)], "limits reset", as_json)

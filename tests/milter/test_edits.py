@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from relaywarden.config.settings import Settings
 from relaywarden_milter.control import matcher
 from relaywarden_milter.edits import Add, Change, Edits, clean
-from relaywarden_milter.message import Header
+from relaywarden_milter.headers import Header
 from testbed.milterclient import Reply
 
 NAMES = st.sampled_from(["From", "X-Job", "x-job", "X-Virtual-MTA", "X-Virtual-mta", "X-Relaywarden-A", "Subject", "To"])

@@ -11,8 +11,11 @@ from relaywarden.config.settings import Settings
 from relaywarden.ledger.operations import Refund, Settle
 from relaywarden_milter.edits import Add, Change
 from relaywarden_milter.envelope import Envelope
-from relaywarden_milter.message import Header, Message
-from relaywarden_milter.pipeline import Outcome, Rules, handle, refund
+from relaywarden_milter.headers import Header
+from relaywarden_milter.message import Message
+from relaywarden_milter.outcome import Outcome
+from relaywarden_milter.pipeline import handle, refund
+from relaywarden_milter.rules import Rules
 from relaywarden_milter.scan import Fate
 from testbed.ports import free_port
 from testbed.rspamd import Rspamd
@@ -55,6 +58,12 @@ def added(outcome: Outcome, name: str) -> list[str]:
     return [step.value for step in outcome.steps if isinstance(step, Add) and step.name == name]
 
 
+def settlement(outcome: Outcome) -> Settle | Refund | None:
+    first = outcome.operations[0] if outcome.operations else None
+    assert first is None or isinstance(first, Settle | Refund)
+    return first
+
+
 def reply(outcome: Outcome) -> str:
     assert outcome.refusal is not None
     return f"{outcome.refusal.code} {outcome.refusal.enhanced}"
@@ -70,7 +79,7 @@ def test_signed_tagged_and_settled(keys: Any) -> None:
         "acme.example",
         "acme.example",
     ]
-    operation = outcome.operation
+    operation = settlement(outcome)
     assert isinstance(operation, Settle)
     assert (operation.queue_id, operation.connection, operation.recipients) == ("4Q", "192.0.2.9:4000", ("b@x.example",))
     assert operation.account.tenant == "acme"
@@ -90,8 +99,9 @@ def test_signed_tagged_and_settled(keys: Any) -> None:
 def test_foreign_or_unclear_from_is_rejected_and_never_signed(keys: Any, headers: list[Header]) -> None:
     outcome = judge(config(keys), headers)
     assert reply(outcome) == "550 5.7.1"
-    assert isinstance(outcome.operation, Settle)
-    assert outcome.operation.counter == "rejected"
+    settled = settlement(outcome)
+    assert isinstance(settled, Settle)
+    assert settled.counter == "rejected"
     document = config(keys)
     document["tenants"]["acme"]["mode"] = "observe"
     observed = judge(document, headers)
@@ -111,13 +121,14 @@ def test_without_from_domains_any_from_passes(keys: Any) -> None:
 
 def test_logins() -> None:
     outcome = judge(config(), login=None)
-    assert (outcome.result, outcome.steps, outcome.operation) == ("unauthenticated", [Change("x-virtual-mta", 1, None)], None)
+    assert (outcome.result, outcome.steps, settlement(outcome)) == ("unauthenticated", [Change("x-virtual-mta", 1, None)], None)
     assert reply(judge(config(), login="nobody")) == "550 5.7.1"
     ignored = judge(config(unknown_login="ignore"), login="nobody")
     assert (ignored.result, ignored.steps) == ("ignored", [Change("x-virtual-mta", 1, None)])
     own = judge(config(unknown_login={"plan": "p"}), login="nobody")
-    assert own.operation is not None
-    assert (own.result, own.operation.account.tenant) == ("accepted", "nobody")
+    settled = settlement(own)
+    assert settled is not None
+    assert (own.result, settled.account.tenant) == ("accepted", "nobody")
 
 
 def test_a_message_over_the_bound_is_refused() -> None:
@@ -136,8 +147,9 @@ def test_a_missing_key_puts_mail_off(keys: Any) -> None:
         outcome = judge(document)
         assert reply(outcome) == "451 4.7.5"
         assert outcome.fate is Fate.TEMPFAIL
-        assert isinstance(outcome.operation, Refund)
-        assert outcome.operation.counter == ""
+        settled = settlement(outcome)
+        assert isinstance(settled, Refund)
+        assert settled.counter == ""
 
 
 @pytest.mark.parametrize(
@@ -171,8 +183,9 @@ def test_rspamd_is_obeyed(rspamd: Rspamd, keys: Any, action: str, result: str, c
     assert outcome.result == result
     if code:
         assert reply(outcome) == code
-        assert isinstance(outcome.operation, Refund if result == "deferred" else Settle)
-        assert outcome.operation.counter == ("" if result == "deferred" else "rejected")
+        settled = settlement(outcome)
+        assert isinstance(settled, Refund if result == "deferred" else Settle)
+        assert settled.counter == ("" if result == "deferred" else "rejected")
         return
     assert len(added(outcome, "DKIM-Signature")) == 2
     assert added(outcome, "X-Spam") == (["Yes"] if action == "add header" else [])
@@ -180,8 +193,9 @@ def test_rspamd_is_obeyed(rspamd: Rspamd, keys: Any, action: str, result: str, c
     subjects = [step.value for step in outcome.steps if isinstance(step, Change) and step.name == "Subject"]
     assert bool(subjects) is (action == "rewrite subject")
     assert bool(outcome.hold) is (action == "quarantine")
-    assert isinstance(outcome.operation, Settle)
-    assert outcome.operation.counter == ("held" if action == "quarantine" else "")
+    settled = settlement(outcome)
+    assert isinstance(settled, Settle)
+    assert settled.counter == ("held" if action == "quarantine" else "")
 
 
 def test_observed_content_is_not_refused(rspamd: Rspamd) -> None:
@@ -203,10 +217,10 @@ def test_refund_of_an_aborted_message() -> None:
 
 def test_what_is_given_back_follows_the_configuration() -> None:
     foreign: list[Header] = [("From", b"a@evil.example")]
-    rejected = judge(config(ledger={"refund": ["rejected"]}), foreign).operation
+    rejected = settlement(judge(config(ledger={"refund": ["rejected"]}), foreign))
     assert isinstance(rejected, Refund)
     assert rejected.counter == "rejected"
     document = config(ledger={"refund": []}, scan={"url": f"http://127.0.0.1:{free_port()}", "on_error": "tempfail"})
-    assert isinstance(judge(document).operation, Settle)
+    assert isinstance(settlement(judge(document)), Settle)
     rules = Rules(Settings.model_validate(document))
     assert refund(rules, Envelope("192.0.2.9", 4000, login="acme", recipients=["b@x.example"]), Ended.ABORTED) is None

@@ -58,9 +58,9 @@ def counted(store: str) -> dict[str, int]:
 def test_operations_are_in_the_store_when_submit_returns(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/ledger.db"
     with settler(store) as made:
-        assert made.submit(settle(1))
+        assert made.submit([settle(1)])
         assert counted(store)["messages"] == 1
-        assert made.submit(Refund(ACCOUNT, "4Q2", "192.0.2.1:1", counter="rejected"))
+        assert made.submit([Refund(ACCOUNT, "4Q2", "192.0.2.1:1", counter="rejected")])
         assert counted(store)["rejected"] == 1
 
 
@@ -68,7 +68,7 @@ def test_many_threads_share_round_trips(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/ledger.db"
     with settler(store) as made:
         threads = [
-            threading.Thread(target=lambda first=first: [made.submit(settle(number)) for number in range(first, first + 25)])
+            threading.Thread(target=lambda first=first: [made.submit([settle(number)]) for number in range(first, first + 25)])
             for first in range(0, 500, 25)
         ]
         for thread in threads:
@@ -80,25 +80,25 @@ def test_many_threads_share_round_trips(tmp_path: Path) -> None:
 
 def test_a_store_that_is_down_holds_up_nobody_and_is_caught_up(work_folder: WorkFolder) -> None:
     with RedisServer(work_folder("redis")) as redis, settler(redis.url) as made:
-        assert made.submit(settle(1))
+        assert made.submit([settle(1)])
         redis.stop()
         began = time.monotonic()
-        results = [made.submit(settle(number)) for number in range(2, 52)]
+        results = [made.submit([settle(number)]) for number in range(2, 52)]
         assert time.monotonic() - began < 1.5
         assert not any(results)
         redis.start()
         wait_for("the queue is not settled", lambda: made.settled)
-        assert made.submit(settle(99))
+        assert made.submit([settle(99)])
         assert counted(redis.url)["messages"] == 51  # the restarted Redis forgot the first
 
 
 def test_a_store_that_hangs_costs_one_timeout(work_folder: WorkFolder) -> None:
     with RedisServer(work_folder("redis")) as redis, settler(redis.url) as made:
-        assert made.submit(settle(1))
+        assert made.submit([settle(1)])
         redis.pause()
         began = time.monotonic()
-        assert not made.submit(settle(2))
-        assert not made.submit(settle(3))
+        assert not made.submit([settle(2)])
+        assert not made.submit([settle(3)])
         assert time.monotonic() - began < 1.5
         redis.resume()
         wait_for("the queue is not settled", lambda: made.settled)
@@ -111,7 +111,7 @@ def test_what_waits_is_bounded_and_the_oldest_goes(work_folder: WorkFolder, capl
         redis.stop()
         with settler(redis.url, capacity=10) as made:
             for number in range(30):
-                assert not made.submit(settle(number))
+                assert not made.submit([settle(number)])
             waiting = [entry.operation.queue_id for entry in made._waiting if isinstance(entry.operation, Settle)]
             assert waiting == [f"4Q{number}" for number in range(20, 30)]
             redis.start()
@@ -150,10 +150,10 @@ def test_one_node_down_keeps_only_its_own_waiting(tmp_path: Path) -> None:
     half = HalfDown(open_ledger(Settings.model_validate({"store": store})))
     made = Settler(lambda: half, 0.3)
     made.start()
-    assert not made.submit(settle(1))
+    assert not made.submit([settle(1)])
     other = Account.of("other", ())
     for number in range(300):
-        made.submit(Settle(other, f"4R{number}", f"192.0.2.2:{number}", ("a@x.example",), 1000))
+        made.submit([Settle(other, f"4R{number}", f"192.0.2.2:{number}", ("a@x.example",), 1000)])
     wait_for("the others are not settled", lambda: len(made._waiting) == 1)
     half.broken = ""
     wait_for("the queue is not settled", lambda: made.settled)

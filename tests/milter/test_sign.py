@@ -10,7 +10,8 @@ import pytest
 
 from relaywarden.config.settings import DkimSettings, SigningSettings
 from relaywarden.dkimkeys import SigningKey, load_key
-from relaywarden_milter.message import Header, Message, wire_header
+from relaywarden_milter.headers import Header, wire_header
+from relaywarden_milter.message import Message
 from relaywarden_milter.sign import Signer, Style
 from testbed.dkimverify import by_dkimpy, by_perl
 from testbed.dns import DnsServer

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from relaywarden.config.settings import SigningSettings
 from relaywarden.dkimkeys import SigningKey
 from relaywarden_milter.bodyhash import BodyHash
-from relaywarden_milter.message import Header
+from relaywarden_milter.headers import Header
 from relaywarden_milter.sign import Signer, Style, relaxed
 
 # RFC 8463 appendix A: published keys, of no use to anybody.
