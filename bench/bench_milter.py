@@ -41,7 +41,7 @@ from milterload import DOMAIN, SELECTOR, check_signs, drive  # noqa: E402
 from testbed.dns import DnsServer  # noqa: E402
 
 SIZES = (3_000, 100_000)
-_WARM_UP = 0.5
+_WARM_UP = 10  # messages of each connection before anything is measured
 Row = dict[str, Any]
 _COLUMNS = {"messages_per_second": "messages/s", "delivered_per_second": "delivered/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms",
             "cpu_us": "cpu us", "client_share": "client"}  # fmt: skip
@@ -92,12 +92,12 @@ def rounds(world: World, running: Sequence[peers.Peer]) -> list[Row]:
         latencies: dict[str, array[float]] = {peer.name: array("d") for peer in running}
         cpu, client = dict.fromkeys(rates, 0.0), dict.fromkeys(rates, 0.0)
         for peer in running:
-            drive(world.load, peer.address, size, options.connections, _WARM_UP)
+            drive(world.load, peer.address, size, options.connections, messages=_WARM_UP * options.connections)
         for number in range(options.rounds):
             for peer in running:
                 progress(f"{size} octets, round {number + 1} of {options.rounds}: {peer.name}")
                 before = peer.cpu()
-                measured = drive(world.load, peer.address, size, options.connections, options.seconds)
+                measured = drive(world.load, peer.address, size, options.connections, seconds=options.seconds)
                 cpu[peer.name] += peer.cpu() - before
                 client[peer.name] += measured.client_share / options.rounds
                 rates[peer.name].append(measured.rate)

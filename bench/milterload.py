@@ -77,10 +77,11 @@ def pieces(steps: int, headers: Headers, body: bytes) -> list[bytes]:
     return found
 
 
-def drive(load: LoadClient, address: str, size: int, connections: int, seconds: float) -> Measured:
-    """Keep this many SMTP sessions' connections to the milter busy for so long."""
+def drive(load: LoadClient, address: str, size: int, connections: int, *, seconds: float = 0.0, messages: int = 0) -> Measured:
+    """Keep this many SMTP sessions' connections to the milter busy for so long, or for so many messages."""
     clients = [MilterClient(address) for _ in range(connections)]
     for client in clients:
         client.negotiate()
         client.begin(_CLIENT)
-    return load.run("milter", [client.sock for client in clients], pieces(clients[0].steps, *message(size)), seconds=seconds)
+    sockets, script = [client.sock for client in clients], pieces(clients[0].steps, *message(size))
+    return load.run("milter", sockets, script, seconds=seconds, messages=messages)

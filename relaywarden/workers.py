@@ -143,7 +143,7 @@ class _Master:
         crew = self._crew
         if any(not child.killed for child in crew.leaving):
             return
-        for slot in crew.slots:
+        for slot in sorted(crew.slots, key=lambda slot: slot.replaced):  # each has its turn, even if all ask all the time
             if (child := slot.child) is None or (reason := crew.page.asked(child.place)) is Reason.NONE:
                 continue
             if now - slot.replaced < REPLACE_SECONDS:

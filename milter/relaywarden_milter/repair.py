@@ -4,7 +4,7 @@ Headers are changed through `Edits`; of the body comes a `BodyPlan`, which `body
 kilobytes of memory whatever the length of its lines, and with the same result however the chunks are cut.
 
 The text that a person reads stays the same where that is possible: a body of one part is encoded as quoted-printable
-(RFC 2045 section 6.7), which mends long lines and 8-bit text at once.  Only a part of a multipart body gets a CRLF, before
+(RFC 2045 section 6.7), which mends long lines and 8-bit text at once.  What cannot be encoded (multipart) gets a CRLF before
 the last blank that fits, else with a space at the limit, as Postfix' smtp client would do it after the signature.
 
 How it fails: what cannot be mended is refused, and then nothing is changed.  A changed header is sent as UTF-8, since
@@ -51,6 +51,7 @@ _NAME = re.compile(r"[\x21-\x39\x3b-\x7e]+")
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Za-z.:]+\]")
 _ASCII = bytes(range(128))
 _CRLF = b"\r\n"
+_EMPTY = b" \t\r\n\v\f"
 _MOST_CHANGES = 100
 _MOST_JOINED = 64 * 1024
 _MOST_LOGGED = 5
@@ -245,14 +246,15 @@ def _make_single(edits: Edits, name: str, settings: LintSettings) -> list[str]:
         return []
     shown = ONCE[name]
     fault = f"the header {shown} is there {len(found)} times, once is allowed"
-    filled = [index for index, value in enumerate(found, 1) if value.strip()] or [1]
+    nothing = _EMPTY + b"," if name in _JOINED else _EMPTY
+    filled = [index for index, value in enumerate(found, 1) if value.strip(nothing)] or [1]
     if name not in _JOINED or len(filled) == 1:
         _delete_all_but(edits, shown, filled[0])
         return [f"dropped {shown}"]
     if sum(map(len, found)) > _MOST_JOINED:
         raise UnrepairableError(Finding("duplicate_headers", f"{fault}, and these are too long to join", shown))
     _delete_all_but(edits, shown, 1)
-    joined = b", ".join(part for value in found if (part := value.strip(b" \t\r\n,")))
+    joined = b", ".join(part for value in found if (part := value.strip(nothing)))
     place = next(place for place, header in enumerate(edits.headers) if field_name(header[0]) == name)
     given = edits.headers[place][0]
     _change(edits, place, 1, _sendable(Finding("duplicate_headers", fault, shown), given, joined, settings))

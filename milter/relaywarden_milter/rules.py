@@ -7,7 +7,6 @@ second, and the allowances of members that warm up, which outlive a reload and a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from relaywarden.config.settings import OnFault, Settings
 from relaywarden.feedback import Tokens
@@ -60,10 +59,6 @@ class Rules:
         """Take over the newest words; messages in flight may see the old ones."""
         self.words = words
         self.keyring.select(words.selectors)
-
-    def said(self, tenant: str) -> dict[str, Any]:
-        """What was said of a tenant."""
-        return dict(self.words.tenants.get(tenant) or {})
 
     def keeps_body(self, login: str | None) -> bool:
         """May the body be needed again after its hash?"""

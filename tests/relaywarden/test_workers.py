@@ -389,12 +389,13 @@ def test_a_reload_reaches_every_worker(master: MasterFactory) -> None:
 
 
 def test_many_replacements_leave_no_zombie_and_no_descriptor(master: MasterFactory) -> None:
-    running = master(2, hang_timeout=60.0, replace=0.1)
+    running = master(2, hang_timeout=60.0, replace=0.01)
     descriptors = descriptors_of(running.pid)
     running.tell("greedy")
     running.until("many replacements", lambda: running.said("the new worker serves") >= 12)
     (running.folder / "greedy").unlink()
     running.until("it is over", lambda: len(running.children()) == len(running.serving()) == 2)
+    assert all(running.said(f"starting another beside it program=master worker={index}") >= 5 for index in (0, 1))
     assert [state(pid) for pid in running.children()].count("Z") == 0
     assert descriptors_of(running.pid) == descriptors
     log = running.log.read_text()

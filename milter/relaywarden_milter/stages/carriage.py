@@ -1,0 +1,67 @@
+"""carriage - who carries the message: its stream, the pool and member, and the headers that are ours alone.
+
+How it fails: with no member that may carry it, or no pool where it should go, the message is put off; it never takes the usual
+way instead of the one it was diverted to.
+"""
+
+from __future__ import annotations
+
+import time
+
+from relaywarden import feedback
+from relaywarden.config.settings import OnBulk
+from relaywarden.tenants import Tenant
+from relaywarden_milter import meters, stream
+from relaywarden_milter.outcome import Refusal
+from relaywarden_milter.route import BULK, QUARANTINE, FullError
+from relaywarden_milter.stream import Kind
+from relaywarden_milter.work import Work
+
+_NO_ROUTE = "No route for this message at the moment, try again later"
+
+
+def carriage(work: Work, tenant: Tenant) -> Refusal | None:
+    """The stream, and with it the pool and its member."""
+    judged = stream.judge(work.edits.headers, len(work.envelope.recipients))
+    work.stream = judged.kind
+    meters.STREAMS.labels(judged.kind.value).inc()
+    if judged.kind is not Kind.TRANSACTIONAL:
+        work.record |= {"stream": judged.kind.value, "stream_reasons": ",".join(judged.reasons)}
+    bulk = judged.kind is Kind.BULK
+    if bulk and tenant.bulk is OnBulk.REJECT:
+        text = "This account is for transactional mail only; this looks like a mailing"
+        if (refusal := work.binding(tenant, Refusal.reject(text))) is not None:
+            return refusal
+    router = work.rules.router
+    pool = QUARANTINE if work.divert else BULK if bulk and tenant.bulk is OnBulk.DIVERT else tenant.pool or ""
+    if not router.has(pool):
+        # A tenant without a pool is not tagged; mail that was to take another way must not take the usual one.
+        return None if pool == tenant.pool or not pool else Refusal.put_off(_NO_ROUTE)
+    try:
+        route = router.route(pool, work.envelope.recipients, work.rules.admission)
+    except FullError as error:
+        work.record["full"] = error
+        return Refusal.put_off("These addresses are still warming up and have sent their share, try again later")
+    if route is not None:
+        work.edits.add(route.header, route.value)
+        work.record |= {"pool": route.pool, "member": route.member}
+    return None
+
+
+def labels(work: Work, tenant: Tenant) -> Refusal | None:
+    """Headers of our own: for PowerMTA, and for complaints to find their way back."""
+    settings = work.rules.settings
+    if settings.route.powermta:
+        work.edits.add("X-Job", _printable(tenant.name))
+        work.edits.add("X-Envid", work.envelope.queue_id)
+    given, tokens = settings.operator.feedback, work.rules.tokens
+    if given is not None and tokens is not None:
+        kind = (Kind.TRANSACTIONAL if work.stream is Kind.UNSURE else work.stream).value
+        for name, value in feedback.headers(given, tokens, tenant.name, kind, work.envelope.queue_id, time.time()):
+            work.edits.add(name, value)
+    return None
+
+
+def _printable(name: str) -> str:
+    """PowerMTA takes an X-Job without blanks and unprintable octets only."""
+    return "".join(char if char.isascii() and char.isprintable() and char != " " else "_" for char in name)
