@@ -235,7 +235,7 @@ class Session(Milter.Base):
         envelope = self._with_queue_id()
         if self.fault or not self.active:
             return self._answer_fault()
-        outcome = handle(self.rules, envelope, self.message, self.progress)
+        outcome = handle(self.rules, envelope, self.message, self._still_at_work)
         try:
             if outcome.fate is Fate.ACCEPT:
                 self._carry_out(outcome)
@@ -248,6 +248,13 @@ class Session(Milter.Base):
         meters.SECONDS.observe(seconds)
         self._log(outcome, seconds, settled=settled)
         return self._answer(outcome)
+
+    def _still_at_work(self) -> None:
+        """Postfix waits content_timeout for an answer; this makes it begin to wait anew (SMFIR_PROGRESS)."""
+        try:
+            self.progress()
+        except Exception as error:  # noqa: BLE001  # Postfix is gone; the answer will meet the same, and say so
+            event(log, logging.DEBUG, "the MTA was not told of progress", queue=self.envelope.queue_id, error=error)
 
     def _with_queue_id(self) -> Envelope:
         """Postfix knows the queue id only after the first accepted recipient (milter-traps, 12)."""

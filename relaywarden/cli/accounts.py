@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from relaywarden.config.settings import Settings
 from relaywarden.ledger.accounting import suspended
 from relaywarden.ledger.connect import open_ledger
 from relaywarden.ledger.operations import Account, Ledger, Read, Snapshot
+from relaywarden.ledger.scores import SCORE_EDGES, Scores
 from relaywarden.tenants import Directory, Tenant
 
 
@@ -104,6 +106,7 @@ def full_document(tenant: Tenant, snapshot: Snapshot) -> dict[str, Any]:
         "counters": {"hour": dict(snapshot.hour), "today": dict(snapshot.today)},
         "signals": [],
         "last_refusal": _last_refusal(snapshot),
+        "scores": _scores(snapshot.scores),
         "grants": [_grant(name, entry) for name, entry in sorted(snapshot.state.get("grants", {}).items())],
         "state": dict(snapshot.state),
     }
@@ -116,6 +119,19 @@ def _last_refusal(snapshot: Snapshot) -> dict[str, Any] | None:
     wait = None if refusal.retry_after_ms is None else math.ceil(refusal.retry_after_ms / 1000)
     facts = {"limit": refusal.key, "used": refusal.used, "allowed": refusal.allowed, "retry_after": wait}
     return {"at": iso_time(snapshot.refused_ms)} | facts
+
+
+def _scores(scores: Scores | None) -> dict[str, Any] | None:
+    """What rspamd said of today's mail (UTC)."""
+    if scores is None or not scores.count:
+        return None
+    edges = [f"below {SCORE_EDGES[0]}", *(f"{a} to {b}" for a, b in pairwise(SCORE_EDGES)), f"{SCORE_EDGES[-1]} and more"]
+    return {
+        "messages": scores.count,
+        "mean": round(scores.total / scores.count, 3),
+        "buckets": dict(zip(edges, scores.buckets, strict=True)),
+        "symbols": dict(scores.symbols),
+    }
 
 
 def _grant(name: str, entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""explain - why is this tenant refused, what became of this message?  One answer in words (`--json` for programs)."""
+"""explain - why is this tenant refused, what became of this message?  One answer in words (`--json` for programs).
+
+A message is named by its queue id, or by the token of its Feedback-ID, CFBL-Address or CFBL-Feedback-ID header, which only
+this relay can read (`relaywarden.feedback`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import click
 
 from relaywarden.cli.accounts import Office, full_document, iso_time, office
 from relaywarden.cli.output import duration, json_option, print_json
+from relaywarden.feedback import Tokens
 from relaywarden.ledger.ticket import Phase, Ticket
 from relaywarden.limits import format_bytes
 
@@ -22,19 +27,38 @@ _PHASES = {
 
 
 @click.command()
-@click.argument("name", metavar="TENANT-or-QUEUE-ID")
+@click.argument("name", metavar="TENANT-or-QUEUE-ID-or-TOKEN")
 @json_option
 @click.pass_obj
 def explain(config: Path, name: str, as_json: bool) -> None:
-    """Explain one message by its queue id, or where a tenant stands and why."""
+    """Explain one message by its queue id or feedback token, or where a tenant stands and why."""
     with office(config) as opened:
+        origin = _origin(opened, name)
+        name = origin["queue_id"] if origin else name
         messages = [_message(tenant, Ticket.unpack(value) or Ticket()) for tenant, value in opened.ledger.messages(name)]
-        item: Any = messages or _tenant(opened, name)
+        item: Any = messages or origin or _tenant(opened, name)
     if as_json:
         print_json(item)
         return
+    if origin:
+        click.echo(f"token of message {name}, taken from tenant {origin['tenant']} in the hour from {origin['hour']}")
+    if item is origin:
+        click.echo("  the ledger no longer knows this message")
+        return
     for line in [line for message in messages for line in _message_lines(name, message)] or tenant_lines(item):
         click.echo(line)
+
+
+def _origin(opened: Office, token: str) -> dict[str, Any] | None:
+    """The message that a feedback token stands for; None: it is none of ours."""
+    given = opened.settings.operator.feedback
+    tokens = Tokens.from_file(given.secret) if given is not None else None
+    found = tokens.open(token) if tokens is not None else None
+    if tokens is None or found is None:
+        return None
+    names = [tenant.name for tenant in opened.all_tenants()]
+    hour = found.hour.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"tenant": tokens.find(found.tenant_tag, names) or "unknown", "queue_id": found.queue_id, "hour": hour}
 
 
 def _message(tenant: str, ticket: Ticket) -> dict[str, Any]:
@@ -91,7 +115,17 @@ def tenant_lines(item: dict[str, Any]) -> Iterator[str]:
     for grant in item["grants"]:
         used = f"{grant['used']} of {grant['amount']} {grant['meter']} used"
         yield f"  grant {grant['id']}: {used}, until {grant['until']}: {grant['reason']}"
+    scores = item["scores"]
+    if scores:
+        yield f"  rspamd today: {scores['messages']} messages, mean score {scores['mean']:.1f}; {_histogram(scores['buckets'])}"
+        if scores["symbols"]:
+            top = ", ".join(f"{name} {count}" for name, count in list(scores["symbols"].items())[:5])
+            yield f"  most often: {top}"
     for key, amount in item["state"].get("limits", {}).items():
         yield f"  {key} is set to {amount} by hand"
     if "mode" in item["state"]:
         yield f"  mode is set to {item['state']['mode']} by hand"
+
+
+def _histogram(buckets: dict[str, int]) -> str:
+    return ", ".join(f"{count} at {edges}" for edges, count in buckets.items() if count)

@@ -100,6 +100,14 @@ def test_a_flood_of_names_does_not_hide_a_frequent_one(store: Store) -> None:
     assert sum(counts.values()) == 2000
 
 
+def test_a_name_may_lose_its_place_and_come_back_in_one_message(store: Store) -> None:
+    names = [f"N{n:02}" for n in range(MOST_NAMES)]
+    for start in (0, 20):
+        store.do(Score("acme", 1, tuple(names[start : start + 20])))
+    store.do(Score("acme", 1, ("X", "N00")))  # X takes the place of N00, N00 that of N01
+    assert scores(store).symbols == (("N00", 2), ("X", 2), *((name, 1) for name in names[2:]))
+
+
 NAMES = st.one_of(
     st.sampled_from([f"SYM{n}" for n in range(70)]), st.text(max_size=70), st.text("aAäzß𝄞", min_size=1, max_size=2)
 )
