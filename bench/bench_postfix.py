@@ -22,7 +22,6 @@ import argparse
 import os
 import statistics
 import time
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from typing import Any
 
 import milterpeers as peers
 from bench_peers import postfwd2
-from loadclient import LoadClient, Measured
+from loadclient import LoadClient, Measured, summary
 from smtpload import drive
 from testbed.ports import HOST, accepts, free_port
 from testbed.postfix import Postfix
@@ -142,7 +141,7 @@ def compare(
             before = wiring.cpu()
             runs[wiring.name].append(one_round(load, postfix, wiring, options.connections, options.messages))
             cpu[wiring.name] += wiring.cpu() - before
-    return [_row(name, found, cpu[name] / len(found) / options.messages) for name, found in runs.items()]
+    return [_row(name, found, cpu[name]) for name, found in runs.items()]
 
 
 def one_round(load: LoadClient, postfix: Postfix, wiring: Wiring, sessions: int, messages: int) -> tuple[Measured, float]:
@@ -175,18 +174,9 @@ def _empty(spool: Path) -> bool:
 
 
 def _row(name: str, runs: Sequence[tuple[Measured, float]], cpu: float) -> Row:
-    latencies = array("d")
-    for measured, _ in runs:
-        latencies += measured.latencies
-    ordered = sorted(latencies)
-    return {
-        "milter": name, "octets": SIZE,
-        "messages_per_second": round(statistics.median(measured.rate for measured, _ in runs), 1),
-        "delivered_per_second": round(statistics.median(len(measured.latencies) / seconds for measured, seconds in runs), 1),
-        "p50_ms": round(1000 * ordered[len(ordered) // 2], 2), "p99_ms": round(1000 * ordered[len(ordered) * 99 // 100], 2),
-        "cpu_us": round(1e6 * cpu), "client_share": round(statistics.mean(measured.client_share for measured, _ in runs), 3),
-        "rounds": [round(measured.rate, 1) for measured, _ in runs],
-    }  # fmt: skip
+    delivered = statistics.median(measured.messages / seconds for measured, seconds in runs)
+    row = summary([measured for measured, _ in runs], cpu)
+    return {"milter": name, "octets": SIZE, **row, "delivered_per_second": round(delivered, 1)}
 
 
 def verdict(reached: bool) -> str:

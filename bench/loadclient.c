@@ -5,10 +5,11 @@
    The connections are open and past their greeting (loadclient.py does that).  A script is a list of pieces, each sent as a
    whole and then answered.  It has, as 32-bit numbers of this machine, the count of pieces, and for each piece its length,
    the count of places where the number of the message stands (8 hexadecimal digits, counted from FIRST), those places, and
-   the octets.  The run ends after SECONDS, or after MESSAGES messages (0: without end); messages under way at the end of
-   SECONDS are not counted.
+   the octets.  No message begins after SECONDS, or after MESSAGES messages (0: without end); those under way then
+   are waited for.  They do not count for the rate, but their latencies do: a session that was hardly served must show.
 
-   The result: three doubles (seconds, CPU seconds of this program, count of messages) and the seconds of each message.
+   The result, in doubles: seconds, CPU seconds of this program, messages finished in that time; for each session its share of
+   those; and the seconds of each message.
    An answer that is not `continue` or `accept` (milter), 2xx or 3xx (smtp), silence for 30 s and a closed connection end the
    program with a message and status 1. */
 
@@ -26,7 +27,7 @@
 enum { BUFFER = 65536, SILENCE_MS = 30000, DIGITS = 8 };
 
 struct piece { uint32_t length, places, *place; char *data; };
-struct session { int fd, filled; uint32_t at; unsigned number; double began; char buffer[BUFFER]; };
+struct session { int fd, filled; uint32_t at; unsigned number, done; double began; char buffer[BUFFER]; };
 
 static struct piece *pieces;
 static uint32_t count;
@@ -143,10 +144,11 @@ int main(int argc, char **argv)
         fail("usage", "loadclient milter|smtp SECONDS MESSAGES FIRST FD...", 80);
     int (*answered)(struct session *) = strcmp(argv[1], "smtp") ? milter_answered : smtp_answered;
     double limit = atof(argv[2]);
-    size_t most = (size_t)atol(argv[3]), started = 0, finished = 0, room = 1 << 16;
-    int sessions = argc - 5, poller = epoll_create1(0), running = 1;
+    size_t most = (size_t)atol(argv[3]), started = 0, finished = 0, counted = 0, room = 1 << 16;
+    int sessions = argc - 5, poller = epoll_create1(0), busy = 0;
     struct session *session = calloc((size_t)sessions, sizeof *session);
     struct epoll_event *events = calloc((size_t)sessions, sizeof *events);
+    double *share = calloc((size_t)sessions, sizeof *share);
     double *latency = malloc(room * sizeof *latency), began, ended, spent;
 
     number = (unsigned)strtoul(argv[4], NULL, 10);
@@ -160,9 +162,10 @@ int main(int argc, char **argv)
         if (most && started >= most)
             continue;
         started++;
+        busy++;
         begin(&session[i], now());
     }
-    while (running) {
+    while (busy > 0) {
         int ready = epoll_wait(poller, events, sessions, SILENCE_MS);
         if (ready == 0 || (ready < 0 && errno != EINTR))
             fail("no answer", ready ? strerror(errno) : "for 30 s", 80);
@@ -178,22 +181,29 @@ int main(int argc, char **argv)
                 send_piece(one);
                 continue;
             }
-            ended = now();
+            double time = now();
+            int late = limit > 0 && time - began > limit;
+            if (!late) {
+                ended = time;
+                counted++;
+                one->done++;
+            }
             if (finished == room)
                 latency = realloc(latency, (room *= 2) * sizeof *latency);
-            latency[finished++] = ended - one->began;
-            if (most && started >= most) {
-                running = finished < most;
+            latency[finished++] = time - one->began;
+            if (late || (most && started >= most)) {
+                busy--;
                 continue;
             }
             started++;
-            begin(one, ended);
+            begin(one, time);
         }
-        if (limit > 0 && now() - began >= limit)
-            running = 0;
     }
-    double head[3] = {ended - began, cpu() - spent, (double)finished};
+    for (int i = 0; i < sessions; i++)
+        share[i] = session[i].done;
+    double head[3] = {ended - began, cpu() - spent, (double)counted};
     fwrite(head, sizeof *head, 3, stdout);
+    fwrite(share, sizeof *share, (size_t)sessions, stdout);
     fwrite(latency, sizeof *latency, finished, stdout);
     return 0;
 }

@@ -12,13 +12,14 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import statistics
 import struct
 import subprocess
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from testbed.process import program
 
@@ -34,21 +35,46 @@ class LoadError(RuntimeError):
 
 @dataclass
 class Measured:
-    """One run: messages, their latencies in seconds, and the client's own CPU seconds."""
+    """One run: messages finished in that time, and by each session; the client's own CPU seconds; all latencies in seconds.
+
+    There are more latencies than messages: those under way at the end were waited for.
+    """
 
     seconds: float
     client_cpu: float
+    messages: int
+    shares: array[float]
     latencies: array[float]
 
     @property
     def rate(self) -> float:
         """Messages a second."""
-        return len(self.latencies) / self.seconds if self.seconds else 0.0
+        return self.messages / self.seconds if self.seconds else 0.0
+
+    @property
+    def fairness(self) -> float:
+        """The messages of the session served least, as a part of what an even share would be."""
+        return min(self.shares) * len(self.shares) / self.messages if self.messages else 0.0
 
     @property
     def client_share(self) -> float:
         """The client's part of all cores."""
         return self.client_cpu / self.seconds / (os.cpu_count() or 1) if self.seconds else 0.0
+
+
+def summary(runs: Sequence[Measured], cpu: float) -> dict[str, Any]:
+    """The runs of one competitor in a table's words; `cpu` is the CPU seconds that it spent on them."""
+    latencies = sorted(latency for run in runs for latency in run.latencies)
+    return {
+        "messages_per_second": round(statistics.median(run.rate for run in runs), 1),
+        "p50_ms": round(1000 * latencies[len(latencies) // 2], 2),
+        "p99_ms": round(1000 * latencies[len(latencies) * 99 // 100], 2),
+        "max_ms": round(1000 * latencies[-1], 2),
+        "fairness": round(min(run.fairness for run in runs), 3),
+        "cpu_us": round(1e6 * cpu / len(latencies)),
+        "client_share": round(statistics.mean(run.client_share for run in runs), 3),
+        "rounds": [round(run.rate, 1) for run in runs],
+    }
 
 
 class LoadClient:
@@ -85,10 +111,11 @@ class LoadClient:
         if done.returncode != 0:
             raise LoadError(done.stderr.decode(errors="replace").strip())
         elapsed, cpu, count = struct.unpack_from("3d", done.stdout)
-        latencies = array("d", done.stdout[24:])
-        if len(latencies) != int(count) or not latencies:
+        head = 24 + 8 * len(sockets)
+        shares, latencies = array("d", done.stdout[24:head]), array("d", done.stdout[head:])
+        if not latencies or len(latencies) < count:
             raise LoadError(f"{int(count)} messages, {len(latencies)} latencies")
-        return Measured(elapsed, cpu, latencies)
+        return Measured(elapsed, cpu, int(count), shares, latencies)
 
 
 def script(pieces: Sequence[bytes]) -> bytes:

@@ -8,8 +8,10 @@ canonicalization does not see (milter-traps, 27).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 Header = tuple[str, bytes]  # name as received, value with the exact octets received
+_USUAL_LENGTH = 64
 _LINE_END = re.compile(rb"\r?\n|\r")
 _UNFOLDED = re.compile(rb"\r\n(?![ \t])")
 
@@ -23,6 +25,12 @@ def wire_header(name: str, value: bytes) -> bytes:
 
 def field_name(name: str) -> str:
     """A header name for comparison: case does not count, nor do blanks before the colon."""
+    return _folded(name) if len(name) <= _USUAL_LENGTH else name.strip().lower()
+
+
+@lru_cache(maxsize=4096)
+def _folded(name: str) -> str:
+    """The same few names come with every message."""
     return name.strip().lower()
 
 

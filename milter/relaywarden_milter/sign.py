@@ -20,12 +20,13 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import dkim
 
 from relaywarden.config.settings import SigningSettings
 from relaywarden.dkimkeys import SigningKey
-from relaywarden_milter.headers import Header
+from relaywarden_milter.headers import Header, field_name
 
 _FIELD_NAMES = (
     "from sender reply-to subject date message-id to cc mime-version content-type content-transfer-encoding content-id"
@@ -43,6 +44,7 @@ _OVERSIGNED_IF_THERE = frozenset(_SINGLETONS.split())
 _MOST_OF_ONE_NAME = 50
 _NAME = b"DKIM-Signature"
 _LINE = 76
+_USUAL_LENGTH = 1_000  # octets of h=
 _BLANKS = re.compile(rb"[ \t]{2,}|\t")
 _UNFIT = re.compile(r"[^A-Za-z0-9.-]+")
 _Canonical = tuple[bytes, bytes]
@@ -67,21 +69,21 @@ class Signer:
         """`body_digest`: SHA-256 of the relaxed body (`bodyhash`)."""
         fields: list[_Canonical] = []
         counts: dict[str, int] = {}
+        wanted = style.fields
         for name, value in reversed(headers):
-            folded = name.strip().lower()
-            if folded not in style.fields:
-                continue
-            count = counts[folded] = counts.get(folded, 0) + 1
-            if count <= _MOST_OF_ONE_NAME:
-                fields.append((folded.encode(), relaxed(value)))
+            folded = field_name(name)
+            if folded in wanted:
+                count = counts[folded] = counts.get(folded, 0) + 1
+                if count <= _MOST_OF_ONE_NAME:
+                    fields.append((folded.encode(), relaxed(value)))
         fields.reverse()
         names = [name for name, _ in fields]
-        oversigned = [*style.oversigned, *(name for name in counts if name in style.oversigned_if_there)]
         # Of a name that stands there too often, one more would name one that is there.
-        names += [name.encode() for name in oversigned if counts.get(name, 0) <= _MOST_OF_ONE_NAME]
-        self._hash = hashlib.sha256()
-        for field in fields if len(counts) == len(fields) else dkim.select_headers(fields, names):
-            self._hash.update(b"%b:%b" % field)
+        names += [name.encode() for name in style.oversigned if counts.get(name, 0) <= _MOST_OF_ONE_NAME]
+        there = style.oversigned_if_there
+        names += [name.encode() for name, count in counts.items() if name in there and count <= _MOST_OF_ONE_NAME]
+        chosen = fields if len(counts) == len(fields) else dkim.select_headers(fields, names)
+        self._hash = hashlib.sha256(b"".join([b"%b:%b" % field for field in chosen]))
         self._h = b" : ".join(names)
         self._bh = base64.b64encode(body_digest)
         self._style = style
@@ -92,16 +94,13 @@ class Signer:
         `tenant` stands in i= where the configuration writes {tenant}.
         """
         style = self._style
-        tags = [(b"v", b"1"), (b"a", key.algorithm), (b"c", b"relaxed/relaxed"), (b"d", key.domain.encode())]
-        if key.identity:
-            tags.append((b"i", key.identity.replace("{tenant}", _atom(tenant)).encode()))
-        tags.append((b"s", key.selector.encode()))
-        if style.timestamp:
-            tags.append((b"t", b"%d" % now))
+        identity = key.identity.replace("{tenant}", _atom(tenant)) if key.identity else ""
+        when = b" t=%d;" % now if style.timestamp else b""
         if style.expire_seconds:
-            tags.append((b"x", b"%d" % (now + style.expire_seconds)))
-        tags += [(b"h", self._h), (b"bh", self._bh)]
-        unsigned = _folded(b"; ".join(b"%b=%b" % tag for tag in tags)) + b";\n b="
+            when += b" x=%d;" % (now + style.expire_seconds)
+        make = _usual_beginning if len(self._h) <= _USUAL_LENGTH else _beginning
+        beginning = make(key.algorithm, key.domain, key.selector, identity, self._h)
+        unsigned = b"%b;\n%b bh=%b;\n b=" % (beginning, when, self._bh)
         signature = base64.b64encode(key.sign(self.digest(unsigned)))
         lines = [signature[at : at + 70] for at in range(0, len(signature), 70)]
         return (unsigned + b"\n ".join(lines)).decode("ascii")
@@ -125,6 +124,17 @@ def relaxed(value: bytes) -> bytes:
 def _atom(name: str) -> str:
     """A tenant's name as part of a local part that needs no quoting in i=; what does not fit is written `_HEX`."""
     return _UNFIT.sub(lambda found: "".join(f"_{octet:02x}" for octet in found[0].encode("utf-8", "replace")), name)[:64]
+
+
+def _beginning(algorithm: bytes, domain: str, selector: str, identity: str, names: bytes) -> bytes:
+    """The tags that are the same for every message of a kind, folded."""
+    tags = [b"v=1", b"a=%b" % algorithm, b"c=relaxed/relaxed", b"d=%b" % domain.encode()]
+    if identity:
+        tags.append(b"i=%b" % identity.encode())
+    return _folded(b"; ".join([*tags, b"s=%b" % selector.encode(), b"h=%b" % names]))
+
+
+_usual_beginning = lru_cache(maxsize=1024)(_beginning)  # of bounded length, as header names come from clients
 
 
 def _folded(value: bytes) -> bytes:

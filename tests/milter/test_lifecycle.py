@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from relaywarden.config.settings import DkimSettings
+from relaywarden.dkimkeys import load_key
 from testbed.dkimverify import by_dkimpy
 from testbed.dns import DnsServer
 from testbed.factories import WorkFolder
@@ -89,9 +91,11 @@ MilterFactory = Callable[..., Milter]
 def milter(work_folder: WorkFolder, keys: Any) -> Iterator[MilterFactory]:
     with ExitStack() as running:
 
-        def make(hurry: dict[str, float] | None = None, scan: dict[str, Any] | None = None, **settings: Any) -> Milter:
+        def make(
+            hurry: dict[str, float] | None = None, scan: dict[str, Any] | None = None, selector: str = "rw1", **settings: Any
+        ) -> Milter:
             work = work_folder("lifecycle")
-            key = keys.setting("acme.example", "rw1")
+            key = keys.setting("acme.example", selector)
             own = work / "key.pem"
             own.touch(mode=0o600)
             own.write_bytes(Path(key["key"]).read_bytes())
@@ -297,18 +301,22 @@ def test_stopping_while_a_reload_hangs(milter: MilterFactory) -> None:
 
 
 def test_changed_key_files_are_read_again(milter: MilterFactory, keys: Any, dns: DnsServer) -> None:
-    running = milter(workers=1)
-    key = keys.setting("acme.example", "rw1", "rsa2")  # published from now on
-    fresh = running.work / "fresh.pem"
-    fresh.touch(mode=0o600)
-    fresh.write_bytes(Path(key["key"]).read_bytes())
-    fresh.rename(running.work / "key.pem")
+    running = milter(workers=1, selector="changed")
 
-    def signs_with_it() -> bool:
+    def signs_as_published() -> bool:
         with MilterClient(running.address) as client:
             return by_dkimpy(wire(client.message(HEADERS, BODY).apply(HEADERS), BODY), dns)[0][2] == "pass"
 
-    running.until("the new key signs", signs_with_it)
+    assert signs_as_published()
+    other = keys.setting("other.example", "changed", "rsa2")
+    record = load_key(DkimSettings.model_validate(other)).dns_record()
+    dns.replace({"changed._domainkey.acme.example": {"TXT": record}})
+    assert not signs_as_published()
+    fresh = running.work / "fresh.pem"
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(Path(other["key"]).read_bytes())
+    fresh.rename(running.work / "key.pem")
+    running.until("the new key signs", signs_as_published)
 
 
 def test_a_key_file_that_hangs_holds_up_nothing(milter: MilterFactory) -> None:

@@ -15,7 +15,7 @@ from relaywarden_milter.lint import BodyLint, Finding, examine, transfer_encodin
 
 BODIES = st.lists(
     st.sampled_from(
-        [b"a", b"word ", b"\r\n", b"\r\n\r\n", b"\r", b"\n", b"\0", b"x" * 77, b"y" * 200, "ü€😀".encode(), b"\xfc"]
+        [b"a", b"word ", b"\r\n", b"\r\n\r\n", b"\r", b"\n", b"\0", b"x" * 77, b"y" * 200, "ü€😀".encode(), b"\xfc", b"\xc3"]
     )
 ).map(b"".join)
 CUTS = st.lists(st.integers(min_value=0))

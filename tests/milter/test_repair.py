@@ -164,6 +164,23 @@ def test_a_line_is_broken_before_its_last_blank_that_fits_else_at_the_limit_but_
         assert b"".join(carried_out([before], plan)) == after
 
 
+def test_a_line_end_that_is_cut_in_two_is_no_reason_to_break() -> None:
+    for size in (*range(75, 82), *range(8189, 8196)):
+        body = b"x" * size + b"\r\n" + b"y" * size + b"\r\n"
+        for plan in (BodyPlan(How.BREAK, line_length=78), BodyPlan(How.SOFT), BodyPlan(How.QUOTED), BodyPlan(mend_ends=True)):
+            whole = b"".join(carried_out([body], plan))
+            for cut in range(size - 2, size + 4):
+                assert b"".join(carried_out([body[:cut], body[cut:]], plan)) == whole
+
+
+def test_blanks_at_line_ends_are_encoded_within_the_line_length() -> None:
+    for size in range(100):
+        for line in (b"x" * size + b" \r\n", b"\xfc" * size + b"\t\r\n", b"x" * size + b"\n\r\n"):
+            encoded = b"".join(carried_out([line], BodyPlan(How.QUOTED)))
+            assert linted(encoded, 76).longest_line == 0
+            assert binascii.a2b_qp(encoded) == line
+
+
 def test_a_body_of_one_endless_line_takes_little_memory() -> None:
     for how in (How.QUOTED, How.SOFT, How.BREAK):
         tracemalloc.start()
@@ -305,6 +322,29 @@ def test_long_header_lines_are_folded_at_blanks_and_stray_line_ends_mended() -> 
     assert [len(line) for line in wire_header(*edits.headers[6]).split(b"\r\n")][:2] == [998, 992]
     assert edits.headers[7:] == [("X-B", b"a\n b c"), ("X-C", b"a\n b")]
     assert plain(edits.headers) == sent(headers, edits)
+
+
+def test_a_header_of_nothing_but_line_ends_is_deleted() -> None:
+    headers: list[Header] = [
+        ("X-A", b"\r"),
+        *SOUND,
+        ("x-a", b"\n\n"),
+        ("X-B", b"1"),
+        ("X-A", b"a\rb"),
+        ("Cc", b","),
+        ("Cc", b", "),
+    ]
+    edits, result, _ = mended(headers)
+    assert result.done == ["dropped Cc", "refolded X-A", "refolded x-a"]
+    assert edits.headers == [*SOUND, ("X-B", b"1"), ("X-A", b"a b"), ("Cc", b",")]
+    assert plain(edits.headers) == sent(headers, edits)
+
+
+def test_what_was_planned_before_stays_planned() -> None:
+    edits, lint = Edits([*SOUND[:3], ("X-Job", b"1"), ("Date", b"")]), LintSettings()
+    edits.delete_one("X-Job", 1)
+    assert mend(edits, BodyLint(), examine(edits.headers, BodyLint(), False, lint), NOW, "a.example", "1", lint).refused is None
+    assert [step.name for step in edits.steps] == ["X-Job", "Date", "Message-ID"]
 
 
 @pytest.mark.parametrize(

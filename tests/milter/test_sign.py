@@ -62,7 +62,9 @@ def signed(headers: list[Header], body: bytes, keys: list[SigningKey], chunk: in
     signer = Signer(message.headers, message.body.digest(), STYLE)
     lines = [wire_header("DKIM-Signature", signer.sign(key, 1_700_000_000).encode()) for key in keys]
     # The wire ends every line with CRLF, whatever the last chunk did.
-    return b"".join(lines) + message.raw() + (b"" if body.endswith(b"\r\n") or not body else b"\r\n")
+    whole = b"".join(lines) + message.raw() + (b"" if body.endswith(b"\r\n") or not body else b"\r\n")
+    message.close()
+    return whole
 
 
 def expected(keys: list[SigningKey]) -> list[tuple[str, str, str]]:
