@@ -79,8 +79,9 @@ def pieces(steps: int, headers: Headers, body: bytes) -> list[bytes]:
 
 def drive(load: LoadClient, address: str, size: int, connections: int, *, seconds: float = 0.0, messages: int = 0) -> Measured:
     """Keep this many SMTP sessions' connections to the milter busy for so long, or for so many messages."""
-    clients = [MilterClient(address) for _ in range(connections)]
-    for client in clients:
+    clients = []
+    for _ in range(connections):  # each begins to talk at once, as Postfix' smtpd does
+        clients.append(client := MilterClient(address))
         client.negotiate()
         client.begin(_CLIENT)
     sockets, script = [client.sock for client in clients], pieces(clients[0].steps, *message(size))

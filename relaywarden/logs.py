@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
+from functools import lru_cache
 from typing import Any
 
 from relaywarden.config.settings import LogSettings
 
 _FIELDS = "relaywarden_fields"
+_PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without blank, quote and equals sign
 
 
 def configure(settings: LogSettings, program: str) -> None:
@@ -22,6 +25,9 @@ def configure(settings: LogSettings, program: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines(program) if settings.format == "json" else _TextLines(program))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+    # Nothing here prints where in the code a line was logged, nor in which thread: the logging HOWTO's section "Optimization".
+    logging._srcfile = None
+    logging.logThreads = logging.logMultiprocessing = False
     logging.raiseExceptions = False  # a full disk or closed pipe behind standard error must not reach a mail session
 
 
@@ -40,7 +46,7 @@ class _TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the values hold; a traceback follows it."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        stamp = f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
         parts = [
             f"{stamp} relaywarden/{self._program}[{record.process}]: {record.levelname.lower()}: {_clean(record.getMessage())}"
         ]
@@ -68,6 +74,12 @@ class _JsonLines(logging.Formatter):
         return json.dumps(document, default=str)
 
 
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    """The beginning of a line's time; most lines come in the same second as the one before."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
 def _clean(text: str) -> str:
     if text.isprintable() and text.isascii():
         return text
@@ -78,5 +90,8 @@ def _clean(text: str) -> str:
 def _quoted(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = _clean(str(value))
+    text = str(value)
+    if _PLAIN.fullmatch(text):
+        return text
+    text = _clean(text)
     return json.dumps(text, ensure_ascii=False) if not text or any(char in ' "=' for char in text) else text

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from relaywarden.config.settings import (
@@ -24,7 +24,7 @@ from relaywarden.config.settings import (
     TenantSettings,
 )
 from relaywarden.ledger.operations import Account
-from relaywarden.limits import Limit
+from relaywarden.limits import Limit, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Tenant:
     dkim: tuple[DkimSettings, ...] = ()
     pool: str | None = None
     configured: bool = True  # False: an unknown login that became its own tenant
+    sole_account: Account | None = None  # where no limit is per login, domain or client: always the same one
 
     def account(self, *, login: str = "", sender: str = "", client: str = "") -> Account:
         """What the ledger charges: policyd and milter must name the same balances, so this is the only place that does.
@@ -52,6 +53,8 @@ class Tenant:
         A limit `per: from_domain` belongs to the domain of the envelope sender: policyd is asked before the From header
         comes.  Mail to be held is charged past its limits, or a released queue would be mail that no window knows of.
         """
+        if self.sole_account is not None:
+            return self.sole_account
         observe, hold = self.mode is Mode.OBSERVE, self.on_exceed is OnExceed.HOLD
         domain = sender.rpartition("@")[2]
         return Account.of(self.name, self.limits, observe, hold, login=login, from_domain=domain, client=client)
@@ -111,7 +114,7 @@ class Directory:
 
 
 def _tenant(name: str, plan_name: str, plan: PlanSettings, own: TenantSettings | None, first_pool: str | None) -> Tenant:
-    return Tenant(
+    made = Tenant(
         name=name,
         plan=plan_name,
         mode=(own.mode if own else None) or plan.mode,
@@ -127,6 +130,8 @@ def _tenant(name: str, plan_name: str, plan: PlanSettings, own: TenantSettings |
         pool=(own.pool if own else None) or first_pool,
         configured=own is not None,
     )
+    scoped = any(limit.per is not Scope.TENANT for limit in made.limits)
+    return made if scoped else replace(made, sole_account=made.account())
 
 
 def _only_stars(pattern: str) -> str:

@@ -51,6 +51,8 @@ COMMANDS = [
     "grant",
     "set",
     "explain",
+    "pools",
+    "keys",
 ]
 
 

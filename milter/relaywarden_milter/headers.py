@@ -11,7 +11,6 @@ import re
 from functools import lru_cache
 
 Header = tuple[str, bytes]  # name as received, value with the exact octets received
-_USUAL_LENGTH = 64
 _LINE_END = re.compile(rb"\r?\n|\r")
 _UNFOLDED = re.compile(rb"\r\n(?![ \t])")
 
@@ -23,14 +22,12 @@ def wire_header(name: str, value: bytes) -> bytes:
     return b"%s: %s\r\n" % (name.encode("utf-8", "replace"), value)
 
 
+@lru_cache(maxsize=2048)
 def field_name(name: str) -> str:
-    """A header name for comparison: case does not count, nor do blanks before the colon."""
-    return _folded(name) if len(name) <= _USUAL_LENGTH else name.strip().lower()
+    """A header name for comparison: case does not count, nor do blanks before the colon.
 
-
-@lru_cache(maxsize=4096)
-def _folded(name: str) -> str:
-    """The same few names come with every message."""
+    The same few names come with every message, and each stage asks; Postfix bounds their length (line_length_limit).
+    """
     return name.strip().lower()
 
 

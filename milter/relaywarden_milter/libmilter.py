@@ -2,8 +2,8 @@
 
 libmilter wants to open its own socket, but its blocking mode, its umask, and a Unix path that the first worker to exit
 removes (milter-traps, 18) do not fit a pre-forking server.  So it opens a throw-away socket of the same family, and the
-listening socket that the master made is put over that file descriptor.  The same trick drains: a socket that nobody
-knows is put there, and open sessions go on while no new ones arrive (17).
+listening socket that the master made is put over that file descriptor.  The same trick drains, and lets other workers go
+first (`balance`): a socket that nobody knows is put there, and open sessions go on while no new ones arrive (17).
 
 Signals: libmilter blocks SIGTERM, SIGINT and SIGHUP in the thread that runs it and waits for them in one of its own, where
 they mean "stop at once".  Linux delivers a signal of the process to the main thread whenever that one does not block it.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -27,6 +28,7 @@ from relaywarden.errors import RelaywardenError
 from relaywarden_milter.session import ACTIONS, Runtime, Session
 
 log = logging.getLogger(__name__)
+WAKE = signal.SIGUSR2  # interrupts libmilter's poll(2); does nothing else
 _IDLE_SECONDS = 7210  # libmilter's own default, said aloud: longer than Postfix keeps any connection
 
 
@@ -37,11 +39,15 @@ class Loop:
         self._runtime = runtime
         self._listener = listener
         self._fd = -1
+        self._deaf: socket.socket | None = None  # a socket that nobody knows, while it is in the place of the listener
+        self._drains = False
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="libmilter", daemon=True)
         self.ended = threading.Event()
 
     def start(self) -> None:
-        """Accept connections from now on; raises RelaywardenError."""
+        """Accept connections from now on; from the main thread; raises RelaywardenError."""
+        signal.signal(WAKE, lambda _number, _frame: None)
         _register(self._runtime)
         self._fd = _open_throwaway(self._listener.family)
         os.dup2(self._listener.fileno(), self._fd, inheritable=False)
@@ -49,14 +55,43 @@ class Loop:
 
     def drain(self) -> None:
         """Accept nothing more; open sessions go on."""
-        with socket.socket(self._listener.family, socket.SOCK_STREAM) as deaf:
-            deaf.setblocking(False)
-            if self._listener.family != socket.AF_UNIX:
-                deaf.bind(("127.0.0.1" if self._listener.family == socket.AF_INET else "::1", 0))
-            else:
-                deaf.bind("")  # an abstract address of the kernel's choice
-            deaf.listen(1)
-            os.dup2(deaf.fileno(), self._fd, inheritable=False)
+        with self._lock:
+            self._drains = True
+            self._deafen()
+
+    def hold_back(self) -> None:
+        """Accept nothing until `listen_again`; open sessions go on."""
+        with self._lock:
+            if not self._drains:
+                self._deafen()
+
+    def listen_again(self) -> None:
+        """Accept again.
+
+        libmilter may sleep in poll(2) on the socket that nobody knows, for up to 5 s; the signal makes it look again.  (A
+        connection to that socket would not do: woken, poll looks at what the descriptor is now, and sleeps on.)
+        """
+        with self._lock:
+            if self._drains or self._deaf is None:
+                return
+            os.dup2(self._listener.fileno(), self._fd, inheritable=False)
+            self._deaf.close()
+            self._deaf = None
+            if self._thread.ident is not None:
+                signal.pthread_kill(self._thread.ident, WAKE)
+
+    def _deafen(self) -> None:
+        if self._deaf is not None:
+            return
+        deaf = socket.socket(self._listener.family, socket.SOCK_STREAM)
+        deaf.setblocking(False)
+        if self._listener.family != socket.AF_UNIX:
+            deaf.bind(("127.0.0.1" if self._listener.family == socket.AF_INET else "::1", 0))
+        else:
+            deaf.bind("")  # an abstract address of the kernel's choice
+        deaf.listen(1)
+        os.dup2(deaf.fileno(), self._fd, inheritable=False)
+        self._deaf = deaf
 
     def _run(self) -> None:
         try:
@@ -80,8 +115,8 @@ def _register(runtime: Runtime) -> None:
     Milter.set_helo_callback(_of_session(Session.hello))
     Milter.set_envfrom_callback(_of_session(Session.envfrom_bytes))
     Milter.set_envrcpt_callback(_of_session(Session.envrcpt_bytes))
-    Milter.set_header_callback(_of_session(Session.header_bytes))
-    Milter.set_body_callback(_of_session(Session.body))
+    Milter.set_header_callback(_header)
+    Milter.set_body_callback(_body)
     Milter.set_eom_callback(_of_session(Session.eom))
     Milter.set_abort_callback(_of_session(Session.abort))
     Milter.set_close_callback(Milter.close_callback)
@@ -99,6 +134,30 @@ def _of_session(method: Callable[..., int]) -> Callable[..., int]:
         return method(session, *args) if session is not None else int(Milter.TEMPFAIL)
 
     return call
+
+
+def _header(context: Any, name: str, value: bytes) -> int:
+    """`Session.header` without its wrappers: it is called a dozen times a message."""
+    session: Session | None = context.getpriv()
+    if session is None:
+        return int(Milter.TEMPFAIL)
+    try:
+        session.message.add_header(name, value)
+    except BaseException as error:  # noqa: BLE001  # see `session.guarded`
+        session.note_fault("header", error)
+    return session.header_answer
+
+
+def _body(context: Any, chunk: bytes) -> int:
+    """`Session.body` in the same way."""
+    session: Session | None = context.getpriv()
+    if session is None:
+        return int(Milter.TEMPFAIL)
+    try:
+        session.message.add_body(chunk)
+    except BaseException as error:  # noqa: BLE001
+        session.note_fault("body", error)
+    return session.body_answer
 
 
 def _open_throwaway(family: int) -> int:

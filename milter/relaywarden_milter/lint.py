@@ -140,6 +140,8 @@ def examine(headers: list[Header], body: BodyLint, declared_8bit: bool, settings
 
     `declared_8bit`: the client said BODY=8BITMIME (RFC 6152).
     """
+    if _is_clean(headers, body, declared_8bit, settings.line_length):
+        return []
     found = [*_long_lines(headers, body, settings.line_length), *_bare_line_ends(headers, body)]
     if body.eight_bit and not declared_8bit and transfer_encoding(headers) not in {b"8bit", b"binary"}:
         text = "the body has 8-bit text that neither BODY=8BITMIME nor Content-Transfer-Encoding announces"
@@ -163,6 +165,22 @@ def examine(headers: list[Header], body: BodyLint, declared_8bit: bool, settings
         if count > 1
     ]
     return [finding for finding in found if getattr(settings, finding.kind) is not OnFault.IGNORE]
+
+
+def _is_clean(headers: list[Header], body: BodyLint, declared_8bit: bool, limit: int) -> bool:
+    """Is there nothing to look at more closely?  One quick pass, which is all that most messages need."""
+    if body.longest_line > limit or body.bare_line_ends or (body.eight_bit and not declared_8bit):
+        return False
+    seen: set[str] = set()
+    for given, value in headers:
+        if len(given) + len(value) + 2 > limit or b"\r" in value or (b"\n" in value and STRAY.search(value)):
+            return False
+        name = field_name(given)
+        if name in ONCE:
+            if name in seen or not value.strip():
+                return False
+            seen.add(name)
+    return "date" in seen and "message-id" in seen
 
 
 def long_line(name: str, value: bytes, limit: int) -> tuple[int, int] | None:

@@ -77,10 +77,10 @@ class Scanner:
         try:
             found = self._send(octets, request_headers(envelope, self._settings, settings_id), wait)
         except _AllDownError:
-            meters.SCANS.labels("skipped").inc()
+            meters.labelled(meters.SCANS, "skipped").inc()
             raise
         except ScanError:
-            meters.SCANS.labels("error").inc()
+            meters.labelled(meters.SCANS, "error").inc()
             meters.SCAN_SECONDS.observe(time.monotonic() - started)
             raise
         meters.SCAN_SECONDS.observe(time.monotonic() - started)

@@ -43,6 +43,7 @@ ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.CHGBODY | Milter.QUARANTINE
 _NEEDED_STEPS = Milter.P_NOHDRS | Milter.P_NOBODY | Milter.P_NOMAIL | Milter.P_NORCPT | Milter.P_NOCONNECT
 _MOST_RECIPIENTS = 50_000
 _LONGEST_REPLY = 450
+_NO_MESSAGE = Message(0)  # between two messages; of no size, so that it takes nothing
 _Callback = TypeVar("_Callback", bound=Callable[..., Any])
 
 
@@ -55,6 +56,7 @@ class Runtime:
         self.sessions = 0
         self.messages = 0
         self.changed = threading.Condition()
+        self.has_sessions: Callable[[int], None] | None = None  # told of each change of their number
         self._at_work: dict[int, float] = {}  # session -> since when it works on the end of a message
 
     def count(self, sessions: int = 0, messages: int = 0) -> None:
@@ -65,6 +67,8 @@ class Runtime:
             self.changed.notify_all()
         if sessions:
             meters.SESSIONS.inc(sessions)
+            if self.has_sessions is not None:
+                self.has_sessions(self.sessions)
 
     def begin_work(self, session: object) -> None:
         """A session works on a whole message from now on."""
@@ -101,9 +105,10 @@ class Session(Milter.Base):
         self.rules = runtime.rules
         self.client = Envelope()
         self.envelope = Envelope()
-        self.message = Message(0)
+        self.message = _NO_MESSAGE
         self.fault = self.lasting_fault = ""
         self.connected = self.active = False
+        self.header_answer = self.body_answer = int(Milter.CONTINUE)  # what libmilter wants to hear after one of them
 
     def negotiate(self, opts: list[int]) -> int:
         """Refuse an MTA that would hide parts of the message or not take our changes: mail would pass unsigned."""
@@ -112,14 +117,16 @@ class Session(Milter.Base):
             event(log, logging.ERROR, "the MTA does not offer what is needed; milter_protocol must be 6 in Postfix",
                   steps=hex(self._protocol), actions=hex(self._actions))  # fmt: skip
             return int(Milter.REJECT)
+        self.header_answer = _answer(self._protocol, Milter.P_NR_HDR)
+        self.body_answer = _answer(self._protocol, Milter.P_NR_BODY)
+        self.connected = True
+        self.runtime.count(sessions=1)
         return int(Milter.CONTINUE)
 
     @Milter.noreply
     @guarded
     def connect(self, hostname: str, family: int, hostaddr: Any) -> int:
         del family
-        self.connected = True
-        self.runtime.count(sessions=1)
         address, port = hostaddr[:2] if isinstance(hostaddr, tuple) else ("", 0)
         self.client = Envelope(address=address, port=port, hostname=hostname, mta_name=self.macro("j"))
         return int(Milter.CONTINUE)
@@ -210,25 +217,24 @@ class Session(Milter.Base):
         self.fault = self.fault or callback
         if callback in {"connect", "hello"}:
             self.lasting_fault = callback  # what they should have noted is missing for every message of the connection
-        meters.FAULTS.labels(callback).inc()
+        meters.labelled(meters.FAULTS, callback).inc()
         log.error("error in milter callback %s", callback, exc_info=error)
         return int(Milter.CONTINUE)
 
     def end_message(self) -> None:
         """Forget the message, and a fault that belonged to it."""
         self.fault = self.lasting_fault
-        self.message.close()
-        self.message = Message(0)
-        self.envelope = Envelope()
         if self.active:
             self.active = False
+            self.message.close()
+            self.message, self.envelope = _NO_MESSAGE, Envelope()
             self.runtime.count(messages=-1)
 
     def _give_up(self) -> None:
         """End a message that Postfix will not finish; its ticket is found by the connection, a queue id may be an old one."""
         if self.active:
             self._give_back(Ended.ABORTED)
-            meters.MESSAGES.labels("aborted").inc()
+            meters.labelled(meters.MESSAGES, "aborted").inc()
         self.end_message()
 
     def _finish(self, started: float) -> int:
@@ -244,7 +250,7 @@ class Session(Milter.Base):
                 outcome.body.close()
         settled = self.runtime.settler.submit(outcome.operations)
         seconds = time.monotonic() - started
-        meters.MESSAGES.labels(outcome.result).inc()
+        meters.labelled(meters.MESSAGES, outcome.result).inc()
         meters.SECONDS.observe(seconds)
         self._log(outcome, seconds, settled=settled)
         return self._answer(outcome)
@@ -288,7 +294,7 @@ class Session(Milter.Base):
 
     def _answer_fault(self) -> int:
         """An error of ours: the client tries again later, what policyd charged is given back."""
-        meters.MESSAGES.labels("fault").inc()
+        meters.labelled(meters.MESSAGES, "fault").inc()
         event(log, logging.ERROR, "message put off because of an error", queue=self.envelope.queue_id, callback=self.fault)
         try:
             self._give_back(Ended.DEFERRED)
@@ -317,6 +323,10 @@ def _tenant(operations: list[Operation]) -> str | None:
 
 def _announces_8bit(parameters: tuple[str, ...]) -> bool:
     return any(parameter.upper() == "BODY=8BITMIME" for parameter in parameters)
+
+
+def _answer(protocol: int, no_reply: int) -> int:
+    return int(Milter.NOREPLY if protocol & no_reply else Milter.CONTINUE)
 
 
 def _bare(address: str) -> str:

@@ -1,22 +1,23 @@
 """settler - carry ledger operations to the store without ever holding up mail for longer than one store timeout.
 
-Sessions that finish at the same moment share one round trip (group commit): each queues its operation, then waits for the
-committing lock; whoever holds it commits everything that is queued.  In the ordinary case an operation is in the store
-before Postfix hears that its message was taken.
+Sessions queue their operations and wait; one thread commits all that is queued in one round trip (group commit), at most once
+in PACE seconds: while it waits, more sessions come to share the next one, and the others have the processor.  A session that
+comes alone is served at once.  In the ordinary case an operation is in the store before Postfix hears that its message was
+taken.
 
-How it fails: with the store down, operations wait in memory, bounded, and a thread tries them again every second; sessions
-then do not wait at all.  Where one node of a Redis Cluster is down, only the operations that met it wait.  When too many
-wait, the oldest are given up and counted; those messages stay charged as policyd charged them.  What still waits when the
-process is killed is lost in the same way.
+How it fails: with the store down, operations wait in memory, bounded, and are tried again every second; sessions then do not
+wait at all.  Where one node of a Redis Cluster is down, only the operations that met it wait.  When too many wait, the oldest
+are given up and counted; those messages stay charged as policyd charged them.  What still waits when the process is killed is
+lost in the same way.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from relaywarden.errors import StoreUnavailableError
 from relaywarden.ledger.operations import Ledger, Operation, PartlyUnavailableError
@@ -26,15 +27,25 @@ from relaywarden_milter import meters
 log = logging.getLogger(__name__)
 _BATCH = 128
 _RETRY_SECONDS = 1.0
+PACE = 0.004  # seconds
 CAPACITY = 20_000
 
 
-@dataclass(slots=True, eq=False)
 class _Entry:
     """One operation on its way."""
 
-    operation: Operation
-    done: bool = False
+    __slots__ = ("answered", "done", "operation")
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.done = False
+        self.answered: threading.Lock | None = None  # locked while a session waits for this one
+
+    def answer(self) -> None:
+        """Let the session go on."""
+        if self.answered is not None:
+            self.answered.release()
+            self.answered = None
 
 
 class Settler:
@@ -47,58 +58,84 @@ class Settler:
         self._waiting: deque[_Entry] = deque()
         self._capacity = capacity
         self._mutex = threading.Lock()  # guards the queue
-        self._committing = threading.Lock()  # guards the ledger
+        self._work = threading.Event()  # something is queued
+        self._busy = False  # a batch is on its way
         self._down = False
+        self._unsettled_shown = 0
         self._stopping = threading.Event()
-        self._retry = threading.Thread(target=self._retry_forever, name="settler", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
 
     def start(self) -> None:
-        """Start the retrying thread; after fork, with signals blocked."""
-        self._retry.start()
+        """Start the committing thread; after fork, with signals blocked."""
+        self._thread.start()
 
     @property
     def settled(self) -> bool:
         """Nothing waits, and the store answered last time."""
-        return not self._waiting and not self._down
+        return not self._waiting and not self._busy and not self._down
 
     def submit(self, operations: Sequence[Operation]) -> bool:
         """Carry out the operations of one message; False: they wait for the store."""
         if not operations:
             return True
-        entry = self._enqueue(operations)
-        if self._down or not self._committing.acquire(timeout=self._timeout):
+        answered = threading.Lock()
+        answered.acquire()
+        last = self._enqueue(operations, answered)
+        if self._down:
             return False
-        try:
-            while not entry.done and not self._down and self._commit():
-                pass
-        finally:
-            self._committing.release()
-        return entry.done
+        self._work.set()
+        answered.acquire(timeout=self._timeout)
+        return last.done
 
     def close(self) -> int:
         """One last attempt at what waits; how many operations are lost."""
         self._stopping.set()
-        if self._committing.acquire(timeout=self._timeout):
-            try:
-                self._commit_all()
-                if self._ledger is not None:
-                    self._ledger.close()
-            finally:
-                self._committing.release()
+        self._work.set()
+        if self._thread.ident is not None:
+            self._thread.join(self._timeout)
+        if not self._thread.is_alive():
+            self._commit_all()
+            if self._ledger is not None:
+                self._ledger.close()
         return len(self._waiting)
 
-    def _enqueue(self, operations: Sequence[Operation]) -> _Entry:
+    def _enqueue(self, operations: Sequence[Operation], answered: threading.Lock) -> _Entry:
         """All of them, in order; the last one's entry."""
         entries = [_Entry(operation) for operation in operations]
+        entries[-1].answered = answered
         with self._mutex:
             self._waiting.extend(entries)
             while len(self._waiting) > self._capacity:
-                self._waiting.popleft()
+                self._waiting.popleft().answer()
                 meters.UNSETTLED_LOST.inc()
         return entries[-1]
 
+    def _run(self) -> None:
+        self._open()
+        began = 0.0
+        while not self._stopping.is_set():
+            if self._down:
+                self._stopping.wait(_RETRY_SECONDS)
+                self._commit_all()
+                continue
+            self._work.wait()
+            self._work.clear()
+            early = began + PACE - time.monotonic()
+            if early > 0:
+                time.sleep(early)
+            began = time.monotonic()
+            while not self._down and self._commit():
+                pass
+
+    def _open(self) -> None:
+        """Connect now, so that the first message does not wait for it."""
+        try:
+            self._ledger = self._connect()
+        except Exception as error:  # noqa: BLE001  # the first operation meets it again and says what it means
+            event(log, logging.WARNING, "the store does not answer yet", error=error)
+
     def _commit_all(self) -> None:
-        """Try everything that waits now, once; the caller holds the committing lock."""
+        """Try everything that waits now, once."""
         left, carried_out, failed = len(self._waiting), 0, 0
         while left > 0 and (batch := self._take()):
             left -= len(batch)
@@ -112,7 +149,7 @@ class Settler:
             self._down = False
 
     def _commit(self) -> bool:
-        """Carry out the next batch, False when there is none; the caller holds the committing lock."""
+        """Carry out the next batch, False when there is none."""
         batch = self._take()
         if batch:
             self._apply(batch)
@@ -120,6 +157,7 @@ class Settler:
 
     def _take(self) -> list[_Entry]:
         with self._mutex:
+            self._busy = bool(self._waiting)
             return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
 
     def _apply(self, batch: list[_Entry]) -> int:
@@ -140,9 +178,13 @@ class Settler:
             # Not a matter of waiting: keeping the batch would block everything behind it for ever.
             log.exception("the ledger refused operations of the milter; they are given up")
             meters.UNSETTLED_LOST.inc(len(batch))
-        for entry in set(batch).difference(waiting):
+        self._busy = False
+        for entry in set(batch).difference(waiting) if waiting else batch:
             entry.done = True
-        meters.UNSETTLED.set(len(self._waiting))
+            entry.answer()
+        if self._unsettled_shown or self._waiting:
+            self._unsettled_shown = len(self._waiting)
+            meters.UNSETTLED.set(self._unsettled_shown)
         return len(waiting)
 
     def _put_back(self, entries: list[_Entry], error: StoreUnavailableError, put: Callable[[Iterable[_Entry]], None]) -> None:
@@ -151,17 +193,7 @@ class Settler:
         if not self._down:
             event(log, logging.ERROR, "the store does not answer; mail goes on and is settled later", error=error)
         self._down = True
-
-    def _retry_forever(self) -> None:
-        self._open()
-        while not self._stopping.wait(_RETRY_SECONDS):
-            with self._committing:
-                self._commit_all()
-
-    def _open(self) -> None:
-        """Connect now, so that the first message does not wait for it."""
-        with self._committing:
-            try:
-                self._ledger = self._ledger or self._connect()
-            except Exception as error:  # noqa: BLE001  # the first operation meets it again and says what it means
-                event(log, logging.WARNING, "the store does not answer yet", error=error)
+        with self._mutex:
+            everybody = list(self._waiting)
+        for entry in everybody:
+            entry.answer()

@@ -24,7 +24,9 @@ import queue
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from relaywarden import addresses, domains, warmup, workers
 from relaywarden.config.load import load
@@ -36,6 +38,7 @@ from relaywarden.ledger.operations import Ledger
 from relaywarden.logs import event
 from relaywarden.steering import Words
 from relaywarden_milter.allowance import Allowance
+from relaywarden_milter.balance import Balance, Board
 from relaywarden_milter.hearing import Hearing
 from relaywarden_milter.libmilter import Loop
 from relaywarden_milter.mxcache import MxCache
@@ -63,6 +66,7 @@ def serve(path: Path, settings: Settings) -> None:
     warmup.plan(settings)  # a schedule that does not exist is said here, once, and not by every worker
     domains.load()  # shared by the workers, as it comes before the fork
     listener = addresses.listen(settings.milter.listen)
+    board = Board(settings.milter.workers)
     try:
         event(log, logging.INFO, "ready", listen=settings.milter.listen, workers=settings.milter.workers,
               tenants=len(settings.tenants), scan=",".join(settings.scan.url) if settings.scan else "off",
@@ -72,7 +76,7 @@ def serve(path: Path, settings: Settings) -> None:
         workers.supervise(
             "milter",
             settings.milter.workers,
-            lambda index: Worker(path, settings, listener, index).run(),
+            lambda index: Worker(path, settings, listener, index, board).run(),
             stop_timeout=settings.milter.drain_timeout / 1000 + 5.0,
             hang_timeout=settings.milter.hang_timeout and max(SHORTEST_SILENCE, settings.milter.hang_timeout / 1000),
         )
@@ -83,10 +87,14 @@ def serve(path: Path, settings: Settings) -> None:
         event(log, logging.INFO, "stopped")
 
 
+class _Part(Protocol):
+    def start(self) -> None: ...
+
+
 class Worker:
     """One child."""
 
-    def __init__(self, path: Path, settings: Settings, listener: socket.socket, index: int) -> None:
+    def __init__(self, path: Path, settings: Settings, listener: socket.socket, index: int, board: Board) -> None:
         self._path, self._settings, self._index = path, settings, index
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put() may interrupt itself, as handlers do
         newest = self._newest()
@@ -101,6 +109,8 @@ class Worker:
         self._words = Words()
         self._runtime = Runtime(Rules(newest, self._allowance), self._settler)
         self._loop = Loop(self._runtime, listener)
+        self._balance = Balance(board, index, self._loop)
+        self._runtime.has_sessions = self._balance.has
         self._watch, self._asked = SelfWatch(), False
         self._reloading = Aside("reload", self._reload)
         self._refreshing = Aside("reading the key files again", self._refresh_keys)
@@ -112,15 +122,7 @@ class Worker:
             signal.signal(number, lambda number, _frame: self._signals.put(number))
         # Threads inherit this mask, so that the main thread alone is there to take these signals.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP | _RELOAD)
-        for part in (
-            self._settler,
-            self._providers,
-            self._allowance,
-            self._hearing,
-            self._reloading,
-            self._refreshing,
-            self._loop,
-        ):
+        for part in self._parts():
             part.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, previous - _STOP - _RELOAD)
         event(log, logging.DEBUG, "worker ready", worker=self._index)
@@ -134,6 +136,11 @@ class Worker:
         self._drain()
         logging.shutdown()
         os._exit(0)
+
+    def _parts(self) -> Iterator[_Part]:
+        """What has a thread of its own, in the order of starting."""
+        yield from (self._settler, self._providers, self._allowance, self._hearing, self._reloading, self._refreshing)
+        yield from (self._balance, self._loop)
 
     def _stop_asked(self) -> bool:
         try:
@@ -198,6 +205,7 @@ class Worker:
 
     def _drain(self) -> None:
         """libmilter has no drain: after a stop it serves nobody, so it is not stopped but left without new sessions."""
+        self._balance.close()
         self._loop.drain()
         began = time.monotonic()
         deadline = began + self._settings.milter.drain_timeout / 1000

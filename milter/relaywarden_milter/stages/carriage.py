@@ -24,7 +24,7 @@ def carriage(work: Work, tenant: Tenant) -> Refusal | None:
     """The stream, and with it the pool and its member."""
     judged = stream.judge(work.edits.headers, len(work.envelope.recipients))
     work.stream = judged.kind
-    meters.STREAMS.labels(judged.kind.value).inc()
+    meters.labelled(meters.STREAMS, judged.kind.value).inc()
     if judged.kind is not Kind.TRANSACTIONAL:
         work.record |= {"stream": judged.kind.value, "stream_reasons": ",".join(judged.reasons)}
     bulk = judged.kind is Kind.BULK

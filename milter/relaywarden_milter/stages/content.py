@@ -61,7 +61,7 @@ def _note(work: Work, tenant: Tenant, scan: Scan, *, known: bool) -> None:
     worst = _worst(scan)
     work.record |= {"action": scan.action, "score": scan.score, "required": scan.required}
     work.record["symbols"] = ",".join(worst[:_SYMBOLS_LOGGED])
-    meters.SCANS.labels(scan.action if known else "custom").inc()
+    meters.labelled(meters.SCANS, scan.action if known else "custom").inc()
     meters.SCORE.observe(scan.score)
     work.notes.append(Score(tenant.name, scan.score, tuple(worst)))
     settings = work.rules.settings.scan

@@ -29,7 +29,7 @@ def form(work: Work, tenant: Tenant) -> Refusal | None:
     queue_id = work.envelope.queue_id
     mended = repair.mend(work.edits, work.message.lint, findings, time.time(), domain, queue_id, settings.lint)
     for finding in findings:
-        meters.LINT.labels(finding.kind).inc()
+        meters.labelled(meters.LINT, finding.kind).inc()
     work.record["lint"] = ",".join(dict.fromkeys(finding.kind for finding in findings))
     work.record["repaired"] = ",".join(mended.done)
     if mended.refused is not None:

@@ -76,6 +76,6 @@ def _spoofed(work: Work, tenant: Tenant, names: list[str]) -> Refusal | None:
 
 
 def _suspect(work: Work, what: str, text: str) -> Refusal:
-    meters.IDENTITY.labels(what).inc()
+    meters.labelled(meters.IDENTITY, what).inc()
     work.record["identity"] = what
     return Refusal.reject(text)

@@ -30,6 +30,6 @@ def signature(work: Work, tenant: Tenant) -> Refusal | None:
     for key in [*operator, *own]:  # each goes in above the last: the tenant's ends on top
         work.edits.insert_signature("DKIM-Signature", signer.sign(key, now, tenant.name))
     work.record["signed"] = ",".join(f"{key.domain}/{key.selector}" for key in [*own, *operator])
-    meters.SIGNATURES.labels("tenant").inc(len(own))
-    meters.SIGNATURES.labels("operator").inc(len(operator))
+    meters.labelled(meters.SIGNATURES, "tenant").inc(len(own))
+    meters.labelled(meters.SIGNATURES, "operator").inc(len(operator))
     return None
