@@ -70,7 +70,7 @@ class Message:
         self.size += len(name) + len(value) + value.count(b"\n") + 4  # ": " and CRLF; the LF of a fold goes as CRLF
         if len(self.headers) >= MAX_HEADERS:
             self.too_large = f"more than {MAX_HEADERS} header fields"
-        if self._fits():
+        if (self.size <= self._bound and not self.too_large) or self._fits():
             self.headers.append((name, value))
 
     def add_body(self, chunk: bytes) -> None:

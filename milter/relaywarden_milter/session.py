@@ -58,13 +58,15 @@ class Runtime:
         self.changed = threading.Condition()
         self.has_sessions: Callable[[int], None] | None = None  # told of each change of their number
         self._at_work: dict[int, float] = {}  # session -> since when it works on the end of a message
+        settler.at_work = self._at_work.__len__
 
     def count(self, sessions: int = 0, messages: int = 0) -> None:
         """Note what began or ended; a draining worker waits for both to be 0."""
         with self.changed:
             self.sessions += sessions
             self.messages += messages
-            self.changed.notify_all()
+            if sessions < 0 or messages < 0:
+                self.changed.notify_all()
         if sessions:
             meters.SESSIONS.inc(sessions)
             if self.has_sessions is not None:

@@ -1,9 +1,8 @@
 """settler - carry ledger operations to the store without ever holding up mail for longer than one store timeout.
 
-Sessions queue their operations and wait; one thread commits all that is queued in one round trip (group commit), at most once
-in PACE seconds: while it waits, more sessions come to share the next one, and the others have the processor.  A session that
-comes alone is served at once.  In the ordinary case an operation is in the store before Postfix hears that its message was
-taken.
+Sessions queue their operations and wait; one thread commits all that is queued in one round trip (group commit).  While other
+sessions are at work on a message it waits for them to come too, for PATIENCE at most; a session that is alone is served at
+once.  In the ordinary case an operation is in the store before Postfix hears that its message was taken.
 
 How it fails: with the store down, operations wait in memory, bounded, and are tried again every second; sessions then do not
 wait at all.  Where one node of a Redis Cluster is down, only the operations that met it wait.  When too many wait, the oldest
@@ -27,7 +26,9 @@ from relaywarden_milter import meters
 log = logging.getLogger(__name__)
 _BATCH = 128
 _RETRY_SECONDS = 1.0
-PACE = 0.004  # seconds
+PATIENCE = 0.006  # seconds
+_STEP = 0.001
+_ENOUGH = 8  # operations; more in one round trip hardly makes each of them cheaper
 CAPACITY = 20_000
 
 
@@ -62,6 +63,7 @@ class Settler:
         self._busy = False  # a batch is on its way
         self._down = False
         self._unsettled_shown = 0
+        self.at_work: Callable[[], int] = lambda: 0  # how many sessions work on a message, those that wait here included
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
 
@@ -112,7 +114,6 @@ class Settler:
 
     def _run(self) -> None:
         self._open()
-        began = 0.0
         while not self._stopping.is_set():
             if self._down:
                 self._stopping.wait(_RETRY_SECONDS)
@@ -120,10 +121,9 @@ class Settler:
                 continue
             self._work.wait()
             self._work.clear()
-            early = began + PACE - time.monotonic()
-            if early > 0:
-                time.sleep(early)
-            began = time.monotonic()
+            until = time.monotonic() + PATIENCE
+            while len(self._waiting) < min(self.at_work(), _ENOUGH) and time.monotonic() < until:
+                time.sleep(_STEP)
             while not self._down and self._commit():
                 pass
 

@@ -54,11 +54,12 @@ class Style:
     """How the signatures of one configuration look."""
 
     def __init__(self, settings: SigningSettings) -> None:
-        self.fields = FIELDS | {name.lower() for name in settings.headers}
+        self.fields = {name: name.encode() for name in FIELDS | {name.lower() for name in settings.headers}}
         self.expire_seconds = (settings.expire + 999) // 1000 if settings.expire else 0
         self.timestamp = settings.timestamp
         safe = settings.oversign == "safe"
-        self.oversigned = _OVERSIGNED if safe else _OVERSIGNED[:1] if settings.oversign == "from" else ()
+        oversigned = _OVERSIGNED if safe else _OVERSIGNED[:1] if settings.oversign == "from" else ()
+        self.oversigned = [(name, name.encode()) for name in oversigned]
         self.oversigned_if_there = _OVERSIGNED_IF_THERE if safe else frozenset[str]()
 
 
@@ -72,14 +73,15 @@ class Signer:
         wanted = style.fields
         for name, value in reversed(headers):
             folded = field_name(name)
-            if folded in wanted:
+            octets = wanted.get(folded)
+            if octets is not None:
                 count = counts[folded] = counts.get(folded, 0) + 1
                 if count <= _MOST_OF_ONE_NAME:
-                    fields.append((folded.encode(), relaxed(value)))
+                    fields.append((octets, relaxed(value)))
         fields.reverse()
         names = [name for name, _ in fields]
         # Of a name that stands there too often, one more would name one that is there.
-        names += [name.encode() for name in style.oversigned if counts.get(name, 0) <= _MOST_OF_ONE_NAME]
+        names += [octets for name, octets in style.oversigned if counts.get(name, 0) <= _MOST_OF_ONE_NAME]
         there = style.oversigned_if_there
         names += [name.encode() for name, count in counts.items() if name in there and count <= _MOST_OF_ONE_NAME]
         chosen = fields if len(counts) == len(fields) else dkim.select_headers(fields, names)

@@ -18,6 +18,7 @@ milter_default_action.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import queue
@@ -53,6 +54,7 @@ _RELOAD = {signal.SIGUSR1, signal.SIGHUP}
 _IDLE_GRACE = 2.0  # sessions between two messages may begin another one this long after the drain began
 _ACCEPTED_GRACE = 0.5  # a connection accepted just before the drain is counted as a session only once Postfix has spoken
 _REPLY_GRACE = 0.25  # a message is over for us shortly before libmilter has written the reply
+_GARBAGE = 20_000  # containers made since the last collection; a message makes a few hundred, and almost never a cycle
 _FIXED_AT_START = ("listen", "workers")
 BEAT_SECONDS = 1.0
 KEYS_SECONDS = 5.0
@@ -122,6 +124,9 @@ class Worker:
             signal.signal(number, lambda number, _frame: self._signals.put(number))
         # Threads inherit this mask, so that the main thread alone is there to take these signals.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP | _RELOAD)
+        gc.collect()
+        gc.freeze()  # settings, keys and modules stay: a collection need not look at them again
+        gc.set_threshold(_GARBAGE, 20, 20)
         for part in self._parts():
             part.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, previous - _STOP - _RELOAD)

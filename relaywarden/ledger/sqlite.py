@@ -33,7 +33,11 @@ _SWEEP_EVERY = 64  # batches
 _SWEEP_ROWS = 2000
 _LOADED_TOGETHER = 256  # SQLite before 3.32 takes 999 parameters
 
-_PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=4000;"
+# The page size holds for new files: a transaction touches a handful of pages, each of which goes to the log whole.
+_PRAGMAS = (
+    "PRAGMA page_size=2048; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
+    "PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=4000;"
+)
 _UPSERTS = {
     "balance": "REPLACE INTO balance VALUES (?,?,?)",  # these have no other index: one descent of the tree, not two
     "tail": "REPLACE INTO tail VALUES (?,?,?)",
