@@ -65,9 +65,8 @@ class World:
 
 def sign(world: World, stack: ExitStack) -> list[Row]:
     """Signing alone."""
-    workers = world.options.workers
     running = [
-        stack.enter_context(peers.relaywarden(world.folder("relaywarden"), world.key, workers)),
+        stack.enter_context(peers.relaywarden(world.folder("relaywarden"), world.key, world.options.milter_workers)),
         stack.enter_context(peers.opendkim(world.folder("opendkim"), world.key)),
     ]
     return rounds(world, running)
@@ -79,7 +78,9 @@ def scan(world: World, stack: ExitStack) -> list[Row]:
     records = {f"{SELECTOR}._domainkey.{DOMAIN}": {"TXT": world.key.record.decode()}}
     dns = stack.enter_context(DnsServer(world.folder("dns"), records))
     scanner = stack.enter_context(peers.scanner(world.folder("scanner"), dns, workers))
-    running = [stack.enter_context(peers.relaywarden(world.folder("scanning"), world.key, workers, scanner))]
+    running = [
+        stack.enter_context(peers.relaywarden(world.folder("scanning"), world.key, world.options.milter_workers, scanner))
+    ]
     running += stack.enter_context(peers.rspamd_milters(world.folder("rspamd"), dns, world.key, workers))
     return rounds(world, running)
 
@@ -158,7 +159,7 @@ def machine() -> dict[str, Any]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All that is asked for; the tables are printed as they are ready."""
     document: dict[str, Any] = {"machine": machine(), "seconds": options.seconds, "rounds": options.rounds,
-                                "connections": options.connections, "workers": options.workers}  # fmt: skip
+                                "connections": options.connections, "workers": options.workers, "milter_workers": options.milter_workers}  # fmt: skip
     comparisons = COMPARISONS | {
         "postfix": lambda world, stack: bench_postfix.compare(
             world.folder("postfix"), world.key, world.load, world.options, stack, progress
@@ -193,7 +194,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--messages", type=int, help="messages of a round through Postfix")
     parser.add_argument("--connections", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="of rspamd and policyd")
+    parser.add_argument("--milter-workers", type=int, default=4, help="of relaywarden's milter: its default")
     parser.add_argument("--keep", action="store_true", help="leave the folder with configurations and logs")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()

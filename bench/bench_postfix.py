@@ -3,7 +3,7 @@
 One private Postfix with a submission service for each configuration, all mail to smtp-sink:
 
 * bare: SASL login, nothing else;
-* relaywarden: policyd and milter (two workers each, SQLite, no scan) exactly as contrib/postfix wires them: asked at RCPT,
+* relaywarden: policyd and milter (two and four workers, SQLite, no scan) exactly as contrib/postfix wires them: asked at RCPT,
   DATA and END-OF-MESSAGE; over Unix sockets, and again over TCP, where small packets can stall (milter-traps, 18b);
 * postfwd2 and OpenDKIM over Unix sockets: postfwd2 asked at RCPT with the same three limits, its counters in memory.
 
@@ -80,15 +80,15 @@ def service(port: int, name: str, policy: str = "", milter: str = "", *, everywh
 
 
 @contextmanager
-def sidecar(work: Path, key: peers.Key, workers: int, policy: str, milter: str) -> Iterator[peers.Peer]:
+def sidecar(work: Path, key: peers.Key, workers: tuple[int, int], policy: str, milter: str) -> Iterator[peers.Peer]:
     """policyd and milter under one supervisor."""
-    config = peers.configuration(work, key, workers, milter) | {"policyd": {"listen": [policy], "workers": workers}}
+    config = peers.configuration(work, key, workers[1], milter) | {"policyd": {"listen": [policy], "workers": workers[0]}}
     with Sidecar(work, config, "run") as running:
         yield peers.Peer("relaywarden", milter, [running.pid])
 
 
 @contextmanager
-def wirings(work: Path, key: peers.Key, workers: int, sink_port: int) -> Iterator[tuple[Postfix, list[Wiring]]]:
+def wirings(work: Path, key: peers.Key, workers: tuple[int, int], sink_port: int) -> Iterator[tuple[Postfix, list[Wiring]]]:
     """Postfix and everything behind it."""
     bare, tcp, others, policy_port, milter_port = (free_port() for _ in range(5))
     folders = {name: peers.readable_work(work / name) for name in ("unix", "tcp", "opendkim", "postfwd2")}
@@ -127,7 +127,7 @@ def compare(
 ) -> list[Row]:
     """The rounds, configurations alternating."""
     sink_port = free_port()
-    postfix, running = stack.enter_context(wirings(work, key, options.workers, sink_port))
+    postfix, running = stack.enter_context(wirings(work, key, (options.workers, options.milter_workers), sink_port))
     check_signatures(load, postfix, running, sink_port)
     argv = [program("smtp-sink", "postfix"), "-u", "nobody", f"{HOST}:{sink_port}", "200"]
     stack.enter_context(Process("smtp-sink", argv, work / "sink.log", ready=lambda: accepts((HOST, sink_port))))

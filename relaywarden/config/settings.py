@@ -129,7 +129,9 @@ class MilterSettings(Table):
     listen: AddressField | None = Field(
         None, description="the address Postfix' smtpd_milters names; empty: the milter does not run"
     )
-    workers: int = Field(2, ge=1, le=64, description="pre-forked worker processes on the one listening socket")
+    workers: int = Field(
+        4, ge=1, le=64, description="pre-forked worker processes on the one listening socket; about two a core"
+    )
     drain_timeout: Milliseconds = Field(30_000, description="how long a stopping worker waits for messages in flight")
     max_message_size: Amount = Field(
         64 * 2**20, description="larger messages are refused with 5.3.4; keep Postfix' message_size_limit below it"
@@ -290,7 +292,7 @@ class TenantSettings(Table):
     """One customer."""
 
     logins: Annotated[list[str], BeforeValidator(lambda v: v if isinstance(v, list) else [v])] = Field(
-        [], description="SASL logins, exact or *@domain; default: the tenant's name"
+        [], description="SASL logins, exact or with * for any characters (*@acme.example); default: the tenant's name"
     )
     plan: Name = Field(description="the plan whose limits hold")
     mode: Mode | None = Field(None, description="overrides the plan's mode")
