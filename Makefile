@@ -77,12 +77,12 @@ bench-milter: packages-bench venv ## The milter beside OpenDKIM, rspamd's own mi
 	$(SUDO) $(BIN)/python bench/bench_milter.py $(if $(QUICK),--quick) --json docs/bench-milter.json
 
 # Campaigns take long; their last result is in docs/campaigns.rst.
-fuzz: packages-test venv ## 200,000 hostile inputs, and long runs of the property tests.
-	$(SUDO) env RELAYWARDEN_FUZZ=200000 $(BIN)/python -m pytest tests/policyd/test_fuzz.py --timeout 3600
+fuzz: packages-test venv ## 200,000 hostile inputs each for policyd and milter, and long runs of the property tests.
+	$(SUDO) env RELAYWARDEN_FUZZ=200000 $(BIN)/python -m pytest tests/policyd/test_fuzz.py tests/milter/test_fuzz.py --timeout 3600
 	$(SUDO) env HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests -k 'machine or property' --timeout 3600
 
-campaign: packages-test venv ## 2,000 messages through a real Postfix under each wiring, on both stores.
-	$(SUDO) env RELAYWARDEN_MESSAGES=2000 $(BIN)/python -m pytest tests/postfix/test_wirings.py --timeout 3600
+campaign: packages-test venv ## 2,000 messages through a real Postfix under each wiring, on both stores; 1,000 signed ones verified.
+	$(SUDO) env RELAYWARDEN_MESSAGES=2000 RELAYWARDEN_SIGNED=1000 $(BIN)/python -m pytest tests/postfix/test_wirings.py tests/postfix/test_signatures.py --timeout 3600
 
 clean: ## Remove what was built.
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -159,7 +159,8 @@ def machine() -> dict[str, Any]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All that is asked for; the tables are printed as they are ready."""
     document: dict[str, Any] = {"machine": machine(), "seconds": options.seconds, "rounds": options.rounds,
-                                "connections": options.connections, "workers": options.workers, "milter_workers": options.milter_workers}  # fmt: skip
+                                "connections": options.connections, "workers": options.workers,
+                                "milter_workers": options.milter_workers}  # fmt: skip
     comparisons = COMPARISONS | {
         "postfix": lambda world, stack: bench_postfix.compare(
             world.folder("postfix"), world.key, world.load, world.options, stack, progress

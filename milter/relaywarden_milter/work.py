@@ -38,6 +38,13 @@ class Work:
     body_digest: bytes = b""
     notes: list[Operation] = field(default_factory=list)  # for the ledger, beside the message's settlement
 
+    def binds(self, tenant: Tenant, what: str) -> bool:
+        """Whether policy may hold or divert a message; under `observe` it is only written down."""
+        if tenant.mode is Mode.OBSERVE:
+            self.record["observed"] = what
+            return False
+        return True
+
     def binding(self, tenant: Tenant, refusal: Refusal | None) -> Refusal | None:
         """A refusal by policy; under `observe` it is only written down."""
         if refusal is not None and tenant.mode is Mode.OBSERVE:

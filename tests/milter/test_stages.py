@@ -221,3 +221,11 @@ def test_scores_go_to_headers_ledger_and_pool(keys: Any, rspamd: Rspamd) -> None
     note = outcome.operations[-1]
     assert isinstance(note, Score)
     assert note.tenant == "acme"
+
+
+def test_observe_neither_holds_nor_diverts_by_content(keys: Any, rspamd: Rspamd) -> None:
+    desk = Desk(keys, {"mode": "observe"}, scan={"url": rspamd.url, "divert_score": -100})
+    outcome = desk.judge(with_(("X-Testbed-Action", b"quarantine")))
+    assert (outcome.result, outcome.hold) == ("accepted", "")
+    assert added(outcome, "X-Virtual-MTA") == ["tx1"]
+    assert outcome.record["observed"] == "divert"

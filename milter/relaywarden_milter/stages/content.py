@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from relaywarden.config.settings import OnScanError
+from relaywarden.config.settings import OnScanError, ScanSettings
 from relaywarden.errors import ScanError
 from relaywarden.ledger.operations import Score
 from relaywarden.logs import event
@@ -22,6 +22,7 @@ _SYMBOLS_LOGGED, _SYMBOLS_KEPT = 5, 20
 
 
 def content(work: Work, tenant: Tenant) -> Refusal | None:
+    """Have the message scanned, and do what the verdict means under the configuration."""
     scanner, settings = work.rules.scanner, work.rules.settings.scan
     if scanner is None or settings is None:
         return None
@@ -34,9 +35,19 @@ def content(work: Work, tenant: Tenant) -> Refusal | None:
         return _failed(work, error, settings.on_error)
     found = meaning(scan, settings)
     _note(work, tenant, scan, known=found.known)
-    refusal = work.binding(tenant, _refusal(work, found))
+    refusal = work.binding(tenant, _refusal(found))
     if refusal is not None:
         return refusal
+    if found.fate is Fate.HOLD and work.binds(tenant, "hold"):
+        work.hold = found.text
+    _mark(work, scan, found, settings)
+    if settings.divert_score is not None and scan.score >= settings.divert_score and work.binds(tenant, "divert"):
+        work.divert = True
+    return None
+
+
+def _mark(work: Work, scan: Scan, found: Meaning, settings: ScanSettings) -> None:
+    """The headers that rspamd and the configuration ask for."""
     for name, index in scan.remove:
         if not work.rules.is_control(name.lower()):
             work.edits.delete_one(name, index)
@@ -51,9 +62,6 @@ def content(work: Work, tenant: Tenant) -> Refusal | None:
         work.edits.add("X-Relaywarden-Score", f"{scan.score:.2f} / {scan.required:.2f}")
     if "symbols" in settings.headers:
         work.edits.add("X-Relaywarden-Symbols", ", ".join(_worst(scan)) or "none")
-    if settings.divert_score is not None and scan.score >= settings.divert_score:
-        work.divert = True
-    return None
 
 
 def _note(work: Work, tenant: Tenant, scan: Scan, *, known: bool) -> None:
@@ -71,9 +79,7 @@ def _note(work: Work, tenant: Tenant, scan: Scan, *, known: bool) -> None:
               action=scan.action, treated_as=settings.custom_action)  # fmt: skip
 
 
-def _refusal(work: Work, found: Meaning) -> Refusal | None:
-    if found.fate is Fate.HOLD:
-        work.hold = found.text
+def _refusal(found: Meaning) -> Refusal | None:
     if found.fate is Fate.REJECT:
         return Refusal.reject(found.text, code="554")
     if found.fate is Fate.TEMPFAIL:

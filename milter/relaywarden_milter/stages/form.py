@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def form(work: Work, tenant: Tenant) -> Refusal | None:
+    """Lint headers and body, and mend what may be mended."""
     settings = work.rules.settings
     findings = lint.examine(work.edits.headers, work.message.lint, work.envelope.eight_bit, settings.lint)
     if not findings:

@@ -16,6 +16,7 @@ from relaywarden_milter.work import Work
 
 
 def signature(work: Work, tenant: Tenant) -> Refusal | None:
+    """Sign with the operator's keys and with those of the tenant that fit the From domain."""
     try:
         own = work.rules.keyring.for_tenant(tenant, work.domains)
         operator = work.rules.keyring.operator()
