@@ -117,7 +117,7 @@ def sidecar_factory(work_folder: WorkFolder) -> Iterator[SidecarFactory]:
     """Writes a configuration and starts relaywarden with it: `sidecar_factory({...}, "run")`."""
     with ExitStack() as running:
 
-        def make(config: dict[str, Any], program: str = "run") -> Sidecar:
-            return running.enter_context(Sidecar(work_folder("relaywarden"), config, program))
+        def make(config: dict[str, Any], program: str = "run", **options: Any) -> Sidecar:
+            return running.enter_context(Sidecar(work_folder("relaywarden"), config, program, **options))
 
         yield make

@@ -54,10 +54,10 @@ def clean(relay: Relay) -> None:
 def test_policy_sees_every_stage_with_the_login_as_given(relay: Relay, login: str) -> None:
     assert relay.send("b@b.test", "c@c.test", login=login).accepted
     seen = relay.policy.requests
-    assert [one["protocol_state"] for one in seen] == ["RCPT", "RCPT", "DATA", "END-OF-MESSAGE"]
+    assert [one["protocol_state"] for one in seen] == ["RCPT", "RCPT", "END-OF-MESSAGE"]
     assert {one["sasl_username"] for one in seen} == {login}
     assert {one["policy_context"] for one in seen} == {"submission"}
-    assert [one["recipient_count"] for one in seen] == ["0", "0", "2", "2"]
+    assert [one["recipient_count"] for one in seen] == ["0", "0", "2"]
     assert len({one["instance"] for one in seen}) == 1
     assert seen[0]["queue_id"] == ""
     assert seen[-1]["queue_id"] == seen[1]["queue_id"] != ""

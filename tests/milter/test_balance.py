@@ -14,7 +14,7 @@ from relaywarden_milter.balance import HOLD_SECONDS, Balance, Board
 from testbed.factories import SidecarFactory, WorkFolder
 from testbed.milterclient import MilterClient
 from testbed.ports import HOST, free_port
-from testbed.process import wait_for
+from testbed.process import freeze, wait_for
 
 
 class Door:
@@ -61,11 +61,6 @@ def workers(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def stopped(pid: int) -> bool:
-    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
-    return set(states) == {"T"}
-
-
 @pytest.mark.parametrize("kind", ["unix", "inet"])
 def test_sessions_are_spread_over_the_workers(kind: str, work_folder: WorkFolder, sidecar_factory: SidecarFactory) -> None:
     work, port = work_folder("balance"), free_port()
@@ -90,8 +85,7 @@ def test_a_sibling_that_hangs_does_not_keep_connections_out(work_folder: WorkFol
     config = {"store": f"sqlite:///{work}/ledger.db", "milter": {"listen": f"unix:{work}/milter", "workers": 2}}
     sidecar = sidecar_factory(config, "milter")
     hung = workers(sidecar.pid)[0]
-    os.kill(hung, signal.SIGSTOP)
-    wait_for("it does not stop", lambda: stopped(hung))
+    freeze(hung)
     try:
         began = time.monotonic()
         clients = []

@@ -6,6 +6,7 @@ message must arrive once, signed, and tagged for its pool (the sink sees the mem
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import signal
@@ -28,7 +29,7 @@ from testbed.factories import PostfixFactory, SidecarFactory, WorkFolder
 from testbed.ports import free_port
 from testbed.postfix import Postfix
 from testbed.postfixconf import WITHOUT_POLICYD
-from testbed.process import wait_for
+from testbed.process import freeze, wait_for
 from testbed.redis import RedisServer
 from testbed.rspamd import Rspamd
 from testbed.sidecar import Sidecar
@@ -152,7 +153,8 @@ def build(
                 "quarantine": {"members": {"q1": {"ip": "127.0.0.31"}}},
             },
         }
-        sidecar = sidecar_factory({**config, **change}, "milter")
+        prefix = change.pop("prefix", ())
+        sidecar = sidecar_factory({**config, **change}, "milter", prefix=prefix)
         mailers.append(Mailer(postfix))
         return World(postfix, sidecar, sink, dns, folder, selector, mailers[-1])
 
@@ -337,7 +339,7 @@ def test_milter_hangs(build: Build) -> None:
     world.mailer.deliver(1)
     stopped = [world.sidecar.pid, *workers(world.sidecar)]
     for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
     try:
         assert world.mailer.attempt(2)[0] in (421, 451, 454)
     finally:
@@ -371,11 +373,14 @@ def test_restart_under_load_drains(build: Build) -> None:
     world.all_is_well()
 
 
-def test_dns_down(build: Build) -> None:
+def test_dns_down(build: Build, work_folder: WorkFolder) -> None:
     """Nothing on the hot path asks DNS: with a resolver that is nowhere, mail flows."""
-    schedule = {"start": "2026-01-01", "schedule": "default"}
+    nowhere = work_folder("dns-down") / "resolv.conf"
+    nowhere.write_text("nameserver 127.0.0.253\noptions timeout:1 attempts:1\n")
+    prefix = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(nowhere)]
+    schedule = {"start": str(datetime.date.today()), "schedule": "default"}
     pool = {"members": {"tx1": {"ip": "127.0.0.11"}, "tx2": {"ip": "127.0.0.12", "warmup": schedule}}}
-    world = build(pools={"transactional": pool})
+    world = build(pools={"transactional": pool}, prefix=prefix)
     for number in range(6):
         world.mailer.deliver(number)
     assert {code for _, code, _ in world.mailer.replies} == {250}

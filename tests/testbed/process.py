@@ -60,6 +60,17 @@ def wait_for(
         time.sleep(every)
 
 
+def freeze(pid: int) -> None:
+    """SIGSTOP, and wait until every thread has stopped: the signal alone arrives when it likes.  SIGCONT ends it."""
+
+    def stopped() -> bool:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks} == {"T"}
+
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(f"process {pid} does not stop", stopped)
+
+
 class Process:
     """One running command; subclasses or owners say when it is ready."""
 

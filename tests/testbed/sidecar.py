@@ -13,7 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,8 +66,9 @@ def addresses(config: Mapping[str, Any], name: str) -> list[str | tuple[str, int
 class Sidecar:
     """One program of relaywarden (`run`: all of them); `config` is what the YAML file holds."""
 
-    def __init__(self, work: Path, config: Mapping[str, Any], program: str = "run") -> None:
-        self.work, self.config, self.program = work, dict(config), program
+    def __init__(self, work: Path, config: Mapping[str, Any], program: str = "run", prefix: Sequence[str] = ()) -> None:
+        """`prefix`: a command that executes the rest of its arguments, such as one that changes what the program sees."""
+        self.work, self.config, self.program, self.prefix = work, dict(config), program, list(prefix)
         self.file, self.log = work / "relaywarden.yaml", work / f"{program}.log"
         self._process: Process | None = None
 
@@ -78,7 +79,7 @@ class Sidecar:
 
     def start(self) -> Sidecar:
         self.write()
-        argv = [*command(), "--config", str(self.file), self.program]
+        argv = [*self.prefix, *command(), "--config", str(self.file), self.program]
         self._process = Process(f"relaywarden {self.program}", argv, self.log, ready=self._accepts)
         self._process.start()
         return self
