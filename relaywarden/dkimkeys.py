@@ -135,8 +135,9 @@ def _parse_seed(text: bytes, where: str) -> Ed25519PrivateKey:
 def _read(path: Path) -> tuple[bytes, str]:
     """The file's bytes, and a warning about its permissions."""
     try:
-        with path.open("rb") as file:
-            mode = path.stat().st_mode
+        # Opened so that a FIFO does not wait for a writer; what it is, the descriptor says, whatever the name is by now.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             data = file.read(_LARGEST_FILE + 1) if stat.S_ISREG(mode) else b""
     except OSError as error:
         raise KeyFileError(f"{path}: cannot read the private key: {error.strerror or error}") from error

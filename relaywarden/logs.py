@@ -129,7 +129,7 @@ def _second(second: int) -> str:
 def _clean(text: str) -> str:
     if text.isprintable() and text.isascii():
         return text
-    escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    escaped = text.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in escaped)
 
 

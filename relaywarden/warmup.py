@@ -252,7 +252,7 @@ def pause_of(entry: Entry, provider: str, now_ms: float) -> Pause | None:
 def back_of(entry: Entry, provider: str) -> int:
     """How many days a provider was stepped back, with those of the whole member."""
     back = _mapping(entry, "back")
-    return min(MOST_BACK, sum(_number(back.get(name)) for name in {EVERY, provider}))
+    return max(0, min(MOST_BACK, sum(_number(back.get(name)) for name in {EVERY, provider})))
 
 
 def paused(entry: Entry, provider: str, until_ms: int | None, reason: str, by: str, now_ms: float) -> Entry:
@@ -265,6 +265,25 @@ def resumed(entry: Entry, provider: str | None) -> Entry:
     """The member's entry without the pause of this provider; None: without any."""
     kept = {name: found for name, found in _mapping(entry, "paused").items() if provider not in (None, name)}
     return _without_empty({**entry, "paused": kept})
+
+
+def moved(entry: Entry, provider: str, days: int, elapsed: int) -> Entry:
+    """The member's entry so many days back, or forward where `days` is negative, by an operator's word.
+
+    `elapsed`: days since `start`.  Never back beyond day 0 of today, so that tomorrow is day 1, nor forward beyond the
+    calendar's day; a provider that was further back than that comes along.
+    """
+    most = min(MOST_BACK, max(0, elapsed))
+    steps = {str(name): max(0, _number(found)) for name, found in _mapping(entry, "back").items()}
+    steps.setdefault(provider, 0)
+    whole = min(most, steps.pop(EVERY, 0))
+    if provider == EVERY:
+        whole = min(most, max(0, whole + days))
+    own = {name: min(most - whole, found) for name, found in steps.items()}
+    if provider != EVERY:
+        own[provider] = min(most - whole, max(0, own[provider] + days))
+    back = {name: found for name, found in {EVERY: whole, **own}.items() if found}
+    return _without_empty({**entry, "back": back})
 
 
 def stepped_back(entry: Entry, provider: str, days: int, date: datetime.date | None = None) -> Entry:

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Callable
 
+from relaywarden.aside import Aside
 from relaywarden.crew import SIGNALS, Child, Crew, become_child
 from relaywarden.health import Reason, ask, beat
 from relaywarden.logs import event
@@ -34,19 +36,27 @@ log = logging.getLogger(__name__)
 _STOP = (signal.SIGTERM, signal.SIGINT)
 LOOK_SECONDS = 1.0  # how often the master looks at its workers
 STARVED_SECONDS = 5.0  # a master that did not look for so long was not running
+_RELOAD_SECONDS = 5.0  # a reload that takes longer does not hold up new workers
 REPLACE_SECONDS = 60.0  # between two replacements in one slot that workers asked for
 
 
 def supervise(
-    name: str, count: int, work: Callable[[int], None], *, stop_timeout: float = 30.0, hang_timeout: float = 0.0
+    name: str,
+    count: int,
+    work: Callable[[int], None],
+    *,
+    stop_timeout: float = 30.0,
+    hang_timeout: float = 0.0,
+    reload: Callable[[], bool] | None = None,
 ) -> None:
     """Run `work(index)` in `count` children until SIGTERM or SIGINT.
 
     `work` must return when its process gets SIGTERM.  With a `hang_timeout` (seconds; 0: no watch) it must call `beat`
-    well within that time, the first time when it is ready to serve.
+    well within that time, the first time when it is ready to serve.  `reload` is called in the master at SIGHUP; workers hear
+    of it only when that returns True, and what it leaves in the master's memory is what later workers start with.
     """
     previous: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    master = _Master(Crew(name, count, work, previous), stop_timeout, hang_timeout or math.inf)
+    master = _Master(Crew(name, count, work, previous), stop_timeout, hang_timeout or math.inf, reload)
     try:
         master.run()
     finally:
@@ -59,7 +69,10 @@ def supervise(
 class _Master:
     """What is decided about the crew."""
 
-    def __init__(self, crew: Crew, stop_timeout: float, hang_timeout: float) -> None:
+    def __init__(self, crew: Crew, stop_timeout: float, hang_timeout: float, reload: Callable[[], bool] | None) -> None:
+        self._reload = reload
+        self._reloaded = False
+        self._reloading = Aside("reload", self._read)
         self._crew, self._stop_timeout, self._hang_timeout = crew, stop_timeout, hang_timeout
         self._warned: set[Reason] = set()
         self._looked = time.monotonic()
@@ -67,13 +80,25 @@ class _Master:
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         self._crew.start_due()
+        self._reloading.start()
         while (number := self._wait()) not in _STOP:
             if number == signal.SIGHUP:
+                self._reloading.ask()
+            if self._reloaded:
+                self._reloaded = False
                 for child in self._crew.children():
                     child.send(signal.SIGUSR1)
+            self._reloading.look()
             self._crew.reap()
             self._look()
-            self._crew.start_due()
+            if not self._reloading.busy(_RELOAD_SECONDS):  # fork when nobody is in the middle of something
+                self._crew.start_due()
+
+    def _read(self) -> None:
+        """Aside, as reading may hang."""
+        if self._reload is None or self._reload():
+            self._reloaded = True
+            os.kill(os.getpid(), signal.SIGCHLD)  # the main loop looks round; a worker that ended does the same
 
     def stop(self) -> None:
         """SIGTERM to all, SIGKILL to those that do not end in time."""

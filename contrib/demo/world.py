@@ -45,7 +45,7 @@ class World:
 
     def __init__(self, work: Path) -> None:
         self.work = work
-        self.passwords = {login: secrets.token_urlsafe(9) for login in TENANTS}
+        self.passwords = {login: secrets.token_hex(8) for login in TENANTS}  # one that begins with "-" is an option
         self.running = contextlib.ExitStack()
         self.sink: Sink
         self.dns: DnsServer

@@ -14,7 +14,8 @@ from relaywarden.config.settings import Settings
 
 _POWERMTA = ("x-virtual-mta", "x-job", "x-envid", "x-dkim-options", "x-dkim-key", "x-schedule")
 _OURS = "x-relaywarden-"
-_FEEDBACK = ("feedback-id", "cfbl-address", "cfbl-feedback-id")
+FEEDBACK = frozenset(["feedback-id", "cfbl-address", "cfbl-feedback-id"])  # ours in a tenant's mail (`stages.carriage`)
+MOST_FORGED = 100  # Postfix searches its queue file for each header that is deleted, and breaks down over many thousand
 
 
 def matcher(settings: Settings) -> Callable[[str], bool]:
@@ -22,7 +23,5 @@ def matcher(settings: Settings) -> Callable[[str], bool]:
     names = {*_POWERMTA, settings.route.header.lower()}
     if settings.scan is not None:
         names.add(settings.scan.spam_header.lower())
-    if settings.operator.feedback is not None:
-        names.update(_FEEDBACK)  # else a client could have its complaints counted as another's
     exact = frozenset(names)
     return lambda name: name in exact or name.startswith(_OURS)

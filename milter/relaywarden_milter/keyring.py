@@ -46,8 +46,8 @@ class Keyring:
         """Load every key; those that fail are logged and stay missing."""
         self._operator = tuple(settings.operator.dkim)
         self._settings = {_id(wanted): wanted for wanted in _all(settings)}
+        self._seen = {name: _looks(wanted.key) for name, wanted in self._settings.items()}  # before they are read
         self._keys: dict[_Id, SigningKey | _Missing] = {name: _load(wanted) for name, wanted in self._settings.items()}
-        self._seen = {name: _looks(wanted.key) for name, wanted in self._settings.items()}
         self._replaced: dict[_Id, _Id] = {}
         self._lock = threading.Lock()
 
@@ -79,14 +79,19 @@ class Keyring:
             if heir is not None and said and said.get("to") == heir.selector:
                 replaced[name] = _id(heir)
         for name in replaced.keys() - self._replaced.keys():
-            event(
-                log,
-                logging.INFO,
-                "another DKIM key signs from now on",
-                domain=name[0],
-                selector=replaced[name][1],
-                before=name[1],
-            )
+            found = self._keys[replaced[name]]
+            if isinstance(found, SigningKey):
+                event(
+                    log,
+                    logging.INFO,
+                    "another DKIM key signs from now on",
+                    domain=name[0],
+                    selector=found.selector,
+                    before=name[1],
+                )
+            else:
+                event(log, logging.ERROR, "a DKIM key that was switched to cannot be used; the one before it signs on",
+                      domain=name[0], selector=replaced[name][1], before=name[1], error=found.error)  # fmt: skip
         self._replaced = replaced
 
     def refresh(self) -> None:
@@ -139,13 +144,13 @@ def _load(wanted: DkimSettings) -> SigningKey | _Missing:
     return key
 
 
-def _looks(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is written or replaced; None: it is not there."""
+def _looks(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written, replaced, or given to others; None: it is not there."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_mode
 
 
 def _id(settings: DkimSettings) -> _Id:

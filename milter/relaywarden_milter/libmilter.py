@@ -39,7 +39,7 @@ class Loop:
         self._runtime = runtime
         self._listener = listener
         self._fd = -1
-        self._deaf: socket.socket | None = None  # a socket that nobody knows, while it is in the place of the listener
+        self._deaf = _deaf(listener.family)  # made now: a drain must not need a descriptor
         self._drains = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="libmilter", daemon=True)
@@ -50,20 +50,20 @@ class Loop:
         signal.signal(WAKE, lambda _number, _frame: None)
         _register(self._runtime)
         self._fd = _open_throwaway(self._listener.family)
-        os.dup2(self._listener.fileno(), self._fd, inheritable=False)
+        self._put(self._listener)
         self._thread.start()
 
     def drain(self) -> None:
         """Accept nothing more; open sessions go on."""
         with self._lock:
             self._drains = True
-            self._deafen()
+            self._put(self._deaf)
 
     def hold_back(self) -> None:
         """Accept nothing until `listen_again`; open sessions go on."""
         with self._lock:
             if not self._drains:
-                self._deafen()
+                self._put(self._deaf)
 
     def listen_again(self) -> None:
         """Accept again.
@@ -72,32 +72,31 @@ class Loop:
         connection to that socket would not do: woken, poll looks at what the descriptor is now, and sleeps on.)
         """
         with self._lock:
-            if self._drains or self._deaf is None:
-                return
-            os.dup2(self._listener.fileno(), self._fd, inheritable=False)
-            self._deaf.close()
-            self._deaf = None
-            if self._thread.ident is not None:
-                signal.pthread_kill(self._thread.ident, WAKE)
+            if not self._drains:
+                self._put(self._listener)
+                if self._thread.ident is not None:
+                    signal.pthread_kill(self._thread.ident, WAKE)
 
-    def _deafen(self) -> None:
-        if self._deaf is not None:
-            return
-        deaf = socket.socket(self._listener.family, socket.SOCK_STREAM)
-        deaf.setblocking(False)
-        if self._listener.family != socket.AF_UNIX:
-            deaf.bind(("127.0.0.1" if self._listener.family == socket.AF_INET else "::1", 0))
-        else:
-            deaf.bind("")  # an abstract address of the kernel's choice
-        deaf.listen(1)
-        os.dup2(deaf.fileno(), self._fd, inheritable=False)
-        self._deaf = deaf
+    def _put(self, sock: socket.socket) -> None:
+        os.dup2(sock.fileno(), self._fd, inheritable=False)
 
     def _run(self) -> None:
         try:
             Milter.main()
         finally:
             self.ended.set()
+
+
+def _deaf(family: int) -> socket.socket:
+    """A listening socket that nobody knows."""
+    deaf = socket.socket(family, socket.SOCK_STREAM)
+    deaf.setblocking(False)
+    if family == socket.AF_UNIX:
+        deaf.bind("")  # an abstract address of the kernel's choice
+    else:
+        deaf.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+    deaf.listen(1)
+    return deaf
 
 
 def _register(runtime: Runtime) -> None:

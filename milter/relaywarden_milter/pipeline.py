@@ -6,8 +6,8 @@ What may be asked on the way is rspamd, within its deadline and behind its break
 
 How it fails: towards the client by an outcome with a reply code, never by an exception that it should know of.  A message
 whose key cannot be used is put off, a message that rspamd could not judge goes by `scan.on_error`.  A tenant in `observe`
-mode is judged and logged, but its From, its form and its content never lead to a refusal; that its key is missing still puts
-mail off, and a suspension holds.
+mode is judged and logged, but its From, its form and its content never lead to a refusal; a key that is missing and a disk that
+is full still put mail off, and a suspension holds.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from __future__ import annotations
 from relaywarden.config.settings import Outcome as Ended
 from relaywarden.ledger.operations import Account, Refund, Settle
 from relaywarden.tenants import Tenant
-from relaywarden_milter import meters
+from relaywarden_milter import control, meters
 from relaywarden_milter.edits import Edits
 from relaywarden_milter.envelope import Envelope
+from relaywarden_milter.headers import field_name
 from relaywarden_milter.message import Message
 from relaywarden_milter.outcome import Outcome, Refusal
 from relaywarden_milter.rules import Rules
@@ -29,10 +30,14 @@ from relaywarden_milter.work import Tick, Work
 def handle(rules: Rules, envelope: Envelope, message: Message, tick: Tick | None = None) -> Outcome:
     """Decide about one message; `tick` is called now and then while a scan is slow."""
     edits = Edits(message.headers)
-    if forged := edits.delete(rules.is_control):
-        meters.FORGED.inc(forged)
+    forged = sum(rules.is_control(field_name(name)) for name, _ in message.headers)
     tenant = rules.directory.by_login(envelope.login) if envelope.login is not None else None
     work = Work(rules, envelope, message, edits, tick, {"forged": forged or None})
+    if forged:
+        meters.FORGED.inc(forged)
+        if forged > control.MOST_FORGED:
+            return _turned_away(work, tenant, Refusal.reject("Message refused: too many control headers", "5.6.0", "554"))
+        edits.delete(rules.is_control)
     if message.too_large:
         return _turned_away(work, tenant, Refusal.reject(f"Message too large: {message.too_large}", "5.3.4", "552"))
     if envelope.login is None:

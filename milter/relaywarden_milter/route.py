@@ -87,7 +87,9 @@ class Router:
             if member != refused and admission.admits(member.name, recipients):
                 return member
         by_name = {member.name: member for member in pool.members}
-        name = admission.largest(list(by_name), recipients) if pool.name in self._send_when_full else None
+        name = admission.largest(list(by_name), recipients)
         if name is None:
-            raise FullError(f"no member of pool {pool.name} may carry this now")
+            raise FullError(f"no member of pool {pool.name} may carry this now: paused, or its warm-up has not begun")
+        if pool.name not in self._send_when_full:
+            raise FullError(f"no member of pool {pool.name} may carry this now: no room under the caps of warm-up")
         return by_name[name]

@@ -254,7 +254,10 @@ class Session(Milter.Base):
         seconds = time.monotonic() - started
         meters.labelled(meters.MESSAGES, outcome.result).inc()
         meters.SECONDS.observe(seconds)
-        self._log(outcome, seconds, settled=settled)
+        try:
+            self._log(outcome, seconds, settled=settled)
+        except Exception as error:  # noqa: BLE001  # the message is settled: a line that cannot be written changes nothing
+            self.note_fault("log", error)
         return self._answer(outcome)
 
     def _still_at_work(self) -> None:

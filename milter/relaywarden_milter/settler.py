@@ -43,10 +43,13 @@ class _Entry:
         self.answered: threading.Lock | None = None  # locked while a session waits for this one
 
     def answer(self) -> None:
-        """Let the session go on."""
-        if self.answered is not None:
-            self.answered.release()
-            self.answered = None
+        """Let the session go on; once, whoever says it."""
+        lock, self.answered = self.answered, None
+        if lock is not None:
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # two said it at the same moment
 
 
 class Settler:
@@ -115,17 +118,24 @@ class Settler:
     def _run(self) -> None:
         self._open()
         while not self._stopping.is_set():
-            if self._down:
+            try:
+                self._turn()
+            except Exception:  # without this thread nothing would ever be settled again
+                log.exception("settling failed in a way that nobody expected")
                 self._stopping.wait(_RETRY_SECONDS)
-                self._commit_all()
-                continue
-            self._work.wait()
-            self._work.clear()
-            until = time.monotonic() + PATIENCE
-            while len(self._waiting) < min(self.at_work(), _ENOUGH) and time.monotonic() < until:
-                time.sleep(_STEP)
-            while not self._down and self._commit():
-                pass
+
+    def _turn(self) -> None:
+        if self._down:
+            self._stopping.wait(_RETRY_SECONDS)
+            self._commit_all()
+            return
+        self._work.wait()
+        self._work.clear()
+        until = time.monotonic() + PATIENCE
+        while len(self._waiting) < min(self.at_work(), _ENOUGH) and time.monotonic() < until:
+            time.sleep(_STEP)
+        while not self._down and self._commit():
+            pass
 
     def _open(self) -> None:
         """Connect now, so that the first message does not wait for it."""
@@ -175,9 +185,13 @@ class Settler:
             waiting = batch
             self._put_back(waiting, error, lambda entries: self._waiting.extendleft(reversed(list(entries))))
         except Exception:
-            # Not a matter of waiting: keeping the batch would block everything behind it for ever.
-            log.exception("the ledger refused operations of the milter; they are given up")
-            meters.UNSETTLED_LOST.inc(len(batch))
+            if len(batch) > 1:
+                return sum(self._apply([entry]) for entry in batch)  # the others must not go with the one at fault
+            # Not a matter of waiting: keeping it would block everything behind it for ever.
+            log.exception("the ledger refused an operation of the milter; it is given up")
+            meters.UNSETTLED_LOST.inc()
+            batch[0].answer()
+            batch = []
         self._busy = False
         for entry in set(batch).difference(waiting) if waiting else batch:
             entry.done = True

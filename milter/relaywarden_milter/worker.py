@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Protocol
 
 from relaywarden import addresses, domains, warmup, workers
+from relaywarden.aside import Aside
 from relaywarden.config.load import load
 from relaywarden.config.settings import Settings
 from relaywarden.errors import ConfigError, RelaywardenError
@@ -46,7 +47,7 @@ from relaywarden_milter.mxcache import MxCache
 from relaywarden_milter.rules import Rules
 from relaywarden_milter.session import Runtime
 from relaywarden_milter.settler import Settler
-from relaywarden_milter.upkeep import Aside, SelfWatch
+from relaywarden_milter.upkeep import SelfWatch
 
 log = logging.getLogger(__name__)
 _STOP = {signal.SIGTERM, signal.SIGINT}
@@ -65,7 +66,7 @@ def serve(path: Path, settings: Settings) -> None:
     """Run the milter until SIGTERM or SIGINT; raises RelaywardenError when it cannot listen."""
     if settings.milter.listen is None:
         raise RelaywardenError("milter.listen is not set; expected unix:/path or inet:host:port")
-    warmup.plan(settings)  # a schedule that does not exist is said here, once, and not by every worker
+    newest = _Newest(path, settings)
     domains.load()  # shared by the workers, as it comes before the fork
     listener = addresses.listen(settings.milter.listen)
     board = Board(settings.milter.workers)
@@ -78,15 +79,52 @@ def serve(path: Path, settings: Settings) -> None:
         workers.supervise(
             "milter",
             settings.milter.workers,
-            lambda index: Worker(path, settings, listener, index, board).run(),
+            lambda index: Worker(path, newest.settings, listener, index, board).run(),
             stop_timeout=settings.milter.drain_timeout / 1000 + 5.0,
             hang_timeout=settings.milter.hang_timeout and max(SHORTEST_SILENCE, settings.milter.hang_timeout / 1000),
+            reload=newest.read,
         )
     finally:
         listener.close()
         if settings.milter.listen.path is not None:
             Path(settings.milter.listen.path).unlink(missing_ok=True)
         event(log, logging.INFO, "stopped")
+
+
+class _Newest:
+    """The last good settings, in the master: workers that are started later begin with them, not with a file half edited."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        """Raises RelaywardenError for what no worker could start with."""
+        self._path, self.settings = path, settings
+        Rules(settings)
+        warmup.plan(settings)
+
+    def read(self) -> bool:
+        """Read the file again; whether it can be used, keys included."""
+        rules = _usable(self._path)
+        if rules is not None:
+            self.settings = rules.settings
+        return rules is not None
+
+
+def _usable(path: Path) -> Rules | None:
+    """The rules of the file, if messages can be handled by them; else the reasons are logged."""
+    try:
+        settings = load(path)
+        warmup.plan(settings)
+        rules = Rules(settings)
+        rules.keyring.require_all()
+    except ConfigError as error:
+        for problem in error.problems:
+            event(log, logging.ERROR, "reload failed, the old settings stay in force", problem=problem)
+    except RelaywardenError as error:
+        event(log, logging.ERROR, "reload failed, the old settings stay in force", problem=error)
+    except Exception:
+        log.exception("reload failed, the old settings stay in force")
+    else:
+        return rules
+    return None
 
 
 class _Part(Protocol):
@@ -99,17 +137,16 @@ class Worker:
     def __init__(self, path: Path, settings: Settings, listener: socket.socket, index: int, board: Board) -> None:
         self._path, self._settings, self._index = path, settings, index
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put() may interrupt itself, as handlers do
-        newest = self._newest()
 
         def connect() -> Ledger:
             return open_ledger(settings)
 
         self._settler = Settler(connect, settings.ledger.timeout / 1000)
         self._providers = MxCache()
-        self._allowance = Allowance(newest, connect, self._providers)
+        self._allowance = Allowance(settings, connect, self._providers)
         self._hearing = Hearing(connect, self._hear)
         self._words = Words()
-        self._runtime = Runtime(Rules(newest, self._allowance), self._settler)
+        self._runtime = Runtime(Rules(settings, self._allowance), self._settler)
         self._loop = Loop(self._runtime, listener)
         self._balance = Balance(board, index, self._loop)
         self._runtime.has_sessions = self._balance.has
@@ -171,18 +208,13 @@ class Worker:
 
     def _reload(self) -> None:
         """New rules for the messages that begin from now on."""
-        try:
-            settings = load(self._path)
-            rules = Rules(settings, self._allowance, self._words)
-            rules.keyring.require_all()
-            self._allowance.reload(settings)
-        except ConfigError as error:
-            for problem in error.problems:
-                event(log, logging.ERROR, "reload failed, the old settings stay in force", problem=problem)
+        rules = _usable(self._path)
+        if rules is None:
             return
-        except Exception:
-            log.exception("reload failed, the old settings stay in force")
-            return
+        settings = rules.settings
+        rules.admission = self._allowance
+        rules.hear(self._words)
+        self._allowance.reload(settings)
         # The old rules are not closed: messages in flight still scan by them, and rspamd keeps no connection open anyway.
         self._runtime.rules = rules
         for name in _FIXED_AT_START:
@@ -200,13 +232,6 @@ class Worker:
 
     def _refresh_keys(self) -> None:
         self._runtime.rules.keyring.refresh()
-
-    def _newest(self) -> Settings:
-        """A replaced worker starts with the file as its siblings last read it; one with errors changes nothing."""
-        try:
-            return load(self._path)
-        except ConfigError:
-            return self._settings
 
     def _drain(self) -> None:
         """libmilter has no drain: after a stop it serves nobody, so it is not stopped but left without new sessions."""
@@ -229,8 +254,8 @@ class Worker:
                 event(log, logging.WARNING, "messages in flight are dropped", messages=runtime.messages)
             elif runtime.sessions:
                 runtime.changed.wait_for(lambda: not runtime.sessions, _REPLY_GRACE)
+        lost = self._settler.close()  # first: it alone has something to lose
         for part in (self._hearing, self._allowance, self._providers):
             part.close()
-        lost = self._settler.close()
         if lost:
             event(log, logging.ERROR, "ledger operations are lost, the store did not answer", operations=lost)

@@ -34,12 +34,17 @@ class Office:
     directory: Directory
     ledger: Ledger
 
-    def tenant(self, name: str) -> Tenant:
-        """The tenant of that name; ends the command with exit code 1 where there is none."""
+    def find(self, name: str) -> Tenant | None:
+        """The tenant of that name or login."""
         found = self.directory.by_name(name)
         # Where every login is a tenant of its own, a mistyped name would be one too: it must have sent something.
-        if found is None or not (found.configured or found.name in self.ledger.tenants()):
-            click.echo(f"relaywarden: no tenant, login or message {name!r}; `relaywarden tenants` lists the tenants", err=True)
+        return found if found is not None and (found.configured or found.name in self.ledger.tenants()) else None
+
+    def tenant(self, name: str, kinds: str = "tenant or login") -> Tenant:
+        """The tenant of that name; ends the command with exit code 1 where there is none: "no KINDS 'name'"."""
+        found = self.find(name)
+        if found is None:
+            click.echo(f"relaywarden: no {kinds} {name!r}; `relaywarden tenants` lists the tenants", err=True)
             raise SystemExit(1)
         return found
 

@@ -16,7 +16,7 @@ import yaml
 from relaywarden.cli.output import json_option, print_json
 from relaywarden.config import pmta as pmta_rules
 from relaywarden.config.examine import problems, remarks
-from relaywarden.config.load import load
+from relaywarden.config.load import load, located
 from relaywarden.config.settings import Settings
 from relaywarden.errors import ConfigError, Problem
 from relaywarden.ledger.store_url import Store
@@ -40,6 +40,8 @@ def check(config: Path, pmta: Path | None, as_json: bool) -> None:
         powermta = pmta_rules.read(pmta)
         found += pmta_rules.problems(settings, powermta) if settings is not None else powermta.problems
         noted += pmta_rules.remarks(settings, powermta) if settings is not None else powermta.remarks
+    if settings is not None:
+        found, noted = located(config, found), located(config, noted)
     effective = _effective(settings) if settings is not None else None
     if as_json:
         print_json({"ok": not found, "problems": _documents(found), "remarks": _documents(noted), "settings": effective})

@@ -1,12 +1,14 @@
 """explain - why is this tenant refused, what became of this message?  One answer in words (`--json` for programs).
 
 A message is named by its queue id, or by the token of its Feedback-ID, CFBL-Address or CFBL-Feedback-ID header, which only
-this relay can read (`relaywarden.feedback`).
+this relay can read (`relaywarden.feedback`).  The token may stand as a report brings it: with the header's name, as a whole
+Feedback-ID (`TOKEN:LABEL:STREAM:ID`), as `fbl+TOKEN@relay.example`, in upper case, or with blanks in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from relaywarden.feedback import Tokens
 from relaywarden.ledger.ticket import Phase, Ticket
 from relaywarden.limits import format_bytes
 
+_HEADER = re.compile(r"\s*(?:feedback-id|cfbl-address|cfbl-feedback-id)\s*:", re.IGNORECASE)
+_ADDRESS = re.compile(r"\+([^+@]*)@")  # fbl+TOKEN@relay.example
+_LIKE_TOKEN = re.compile(r"[a-z2-7]{36,}", re.IGNORECASE)  # base32; ours have 40 characters and more
 _PHASES = {
     Phase.OPEN: "open: charged by policyd, not yet settled by the milter",
     Phase.REFUSED: "refused by policyd at DATA or END-OF-MESSAGE; given back",
@@ -27,13 +32,17 @@ _PHASES = {
 
 
 @click.command()
-@click.argument("name", metavar="TENANT-or-QUEUE-ID-or-TOKEN")
+@click.argument("words", metavar="TENANT-or-QUEUE-ID-or-TOKEN", nargs=-1, required=True)
 @json_option
 @click.pass_obj
-def explain(config: Path, name: str, as_json: bool) -> None:
-    """Explain one message by its queue id or feedback token, or where a tenant stands and why."""
+def explain(config: Path, words: Sequence[str], as_json: bool) -> None:
+    """Explain one message by its queue id or feedback token, or where a tenant stands and why.
+
+    The token may be a whole Feedback-ID, CFBL-Address or CFBL-Feedback-ID header, or the address that a complaint went to.
+    """
+    name = " ".join(words)
     with office(config) as opened:
-        origin = _origin(opened, name)
+        origin = _origin(opened, _token(name))
         name = origin["queue_id"] if origin else name
         messages = [_message(tenant, Ticket.unpack(value) or Ticket()) for tenant, value in opened.ledger.messages(name)]
         item: Any = messages or origin or _tenant(opened, name)
@@ -47,6 +56,13 @@ def explain(config: Path, name: str, as_json: bool) -> None:
         return
     for line in [line for message in messages for line in _message_lines(name, message)] or tenant_lines(item):
         click.echo(line)
+
+
+def _token(text: str) -> str:
+    """The part of a header or an address that is the token, without blanks; of any other text what it begins with."""
+    value = "".join(_HEADER.sub("", text).split())
+    tagged = _ADDRESS.search(value)
+    return tagged[1] if tagged else value.partition(":")[0]
 
 
 def _origin(opened: Office, token: str) -> dict[str, Any] | None:
@@ -90,7 +106,11 @@ def _message_lines(queue_id: str, message: dict[str, Any]) -> Iterator[str]:
 
 
 def _tenant(opened: Office, name: str) -> dict[str, Any]:
-    tenant = opened.tenant(name)
+    if opened.find(name) is None and _LIKE_TOKEN.fullmatch(_token(name)):
+        why = "" if opened.settings.operator.feedback else " (operator.feedback is not configured)"
+        click.echo(f"relaywarden: not a token of this relay{why}: {_token(name)}", err=True)
+        raise SystemExit(1)
+    tenant = opened.tenant(name, "tenant, login or message")
     return full_document(tenant, opened.read([tenant])[0])
 
 
@@ -114,7 +134,8 @@ def tenant_lines(item: dict[str, Any]) -> Iterator[str]:
         yield f"  last refused at {last['at']} by {last['limit']}: {used}; room {wait}"
     for grant in item["grants"]:
         used = f"{grant['used']} of {grant['amount']} {grant['meter']} used"
-        yield f"  grant {grant['id']}: {used}, until {grant['until']}: {grant['reason']}"
+        because = f": {grant['reason']}" if grant["reason"] else ""
+        yield f"  grant {grant['id']}: {used}, until {grant['until']}{because}"
     scores = item["scores"]
     if scores:
         yield f"  rspamd today: {scores['messages']} messages, mean score {scores['mean']:.1f}; {_histogram(scores['buckets'])}"

@@ -90,7 +90,7 @@ class _View:
 @json_option
 @click.pass_context
 def pools(ctx: click.Context, as_json: bool) -> None:
-    """List the pools and their members with the state of warm-up; or pause, resume and step back a member."""
+    """List the pools and their members with the state of warm-up; or pause and resume a member, step it back and forward."""
     if ctx.invoked_subcommand is not None:
         return
     with office(ctx.obj) as opened:
@@ -109,7 +109,7 @@ def pools(ctx: click.Context, as_json: bool) -> None:
 @click.argument("member")
 @_PROVIDER
 @click.option("--for", "duration", type=Duration(), help="How long, such as 6h; default: until `pools resume`.")
-@click.option("--reason", required=True, help="For the record.")
+@click.option("--reason", default="", help="For the record: shown by `pools`.")
 @json_option
 @click.pass_obj
 def pause(config: Path, member: str, provider: str | None, duration: int | None, reason: str, as_json: bool) -> None:
@@ -131,13 +131,16 @@ def resume(config: Path, member: str, provider: str | None, as_json: bool) -> No
     """End pauses of MEMBER, an operator's or its own; today's counters are not held against it again."""
     with office(config) as opened:
         view = _checked(opened, member, provider)
+        if not _is_paused(view, member, provider):
+            _tell(view, member, "was not paused", provider, as_json)
+            return
         entry = warmup.resumed(view.entry(member), provider)
         affected = [name for name in view.providers(member) if provider in (None, name)]
         snapshots = view.read((member, name) for name in affected)
         for name, snapshot in zip(affected, snapshots, strict=True):
             entry = warmup.judged(entry, name, snapshot.today, view.today)
         still = warmup.pause_of(entry, provider or EVERY, view.words.now_ms)
-        done = f"still paused, as a whole: {still.reason}" if still else "resumed"
+        done = f"still paused, as a whole{_because(still.reason)}" if still else "resumed"
         _say(opened, member, entry, done, provider, as_json)
 
 
@@ -148,17 +151,59 @@ def resume(config: Path, member: str, provider: str | None, as_json: bool) -> No
 @json_option
 @click.pass_obj
 def back(config: Path, member: str, provider: str | None, days: int, as_json: bool) -> None:
-    """Step MEMBER back in its warm-up schedule, from which day on it goes forward again."""
+    """Step MEMBER back in its warm-up schedule, at most to day 0 of today; from that day on it goes forward again."""
     with office(config) as opened:
         view = _checked(opened, member, provider)
-        if member not in view.plan:
-            _fail(f"member {member!r} has no warm-up; with one are: {', '.join(view.plan) or 'none'}")
-        entry = warmup.stepped_back(view.entry(member), provider or EVERY, days)
-        warming, name = view.plan[member], provider or EVERY
-        day = warmup.day_of(warming.start, view.today, warmup.back_of(entry, name))
-        caps = warmup.caps(warming.schedule(name), day)
-        where = f"now day {day}" if caps is not None else "and still warm: its schedule ended longer ago"
-        _say(opened, member, entry, f"back by {days} day{'s'[: days > 1]}, {where}", provider, as_json)
+        entry, done = _moved(view, member, provider, days)
+        _say(opened, member, entry, done, provider, as_json)
+
+
+@pools.command()
+@click.argument("member")
+@_PROVIDER
+@click.option("--days", type=click.IntRange(1, 365), default=1, show_default=True, help="How many days of the schedule.")
+@json_option
+@click.pass_obj
+def forward(config: Path, member: str, provider: str | None, days: int, as_json: bool) -> None:
+    """Take back steps of `pools back`, or of the counters: MEMBER goes forward, at most to the calendar's day."""
+    with office(config) as opened:
+        view = _checked(opened, member, provider)
+        entry, done = _moved(view, member, provider, -days)
+        _say(opened, member, entry, done, provider, as_json)
+
+
+def _moved(view: _View, member: str, provider: str | None, days: int) -> tuple[Entry, str]:
+    """The entry so many days back (negative: forward), and what that came to."""
+    if member not in view.plan:
+        _fail(f"member {member!r} has no warm-up; with one are: {', '.join(view.plan) or 'none'}")
+    warming, name, old = view.plan[member], provider or EVERY, view.entry(member)
+    elapsed = (view.today - warming.start).days
+    entry = warmup.moved(old, name, days, elapsed)
+    if elapsed < 0:
+        return entry, f"its warm-up has not begun: day 0 is {warming.start}"
+    day = elapsed - warmup.back_of(entry, name)
+    change = day - warmup.day_of(warming.start, view.today, warmup.back_of(old, name))
+    if change:
+        still = warmup.caps(warming.schedule(name), day) is None
+        where = (
+            "and still warm: its schedule ended longer ago"
+            if still and change < 0
+            else f"now {'warm' if still else f'day {day}'}"
+        )
+        return entry, f"{'back' if change < 0 else 'forward'} by {abs(change)} day{'s'[: abs(change) > 1]}, {where}"
+    if days > 0:
+        return entry, "on day 0 already"
+    rest = [found for found in entry.get("back", {}) if (found == EVERY) != (name == EVERY)]
+    if rest and name == EVERY:
+        return entry, f"not back as a whole, but to {', '.join(sorted(rest))} (see --provider)"
+    return entry, "back only as a whole: leave --provider out" if EVERY in rest else f"on the calendar's day already, day {day}"
+
+
+def _is_paused(view: _View, member: str, provider: str | None) -> bool:
+    """Does a pause hold that `resume` could end, or has to speak of?"""
+    entry, now_ms = view.entry(member), view.words.now_ms
+    names = [EVERY, *view.providers(member)] if provider is None else [provider]
+    return any(warmup.pause_of(entry, name, now_ms) for name in names)
 
 
 def _checked(opened: Office, member: str, provider: str | None) -> _View:
@@ -179,9 +224,14 @@ def _fail(text: str) -> None:
 
 def _say(opened: Office, member: str, entry: Entry, done: str, provider: str | None, as_json: bool) -> None:
     opened.ledger.apply([steering.say("members", {member: entry or None})])
+    _tell(_View.of(opened), member, done, provider, as_json)
+
+
+def _tell(view: _View, member: str, done: str, provider: str | None, as_json: bool) -> None:
+    """What was done, or as JSON what is so now."""
     if as_json:
-        ip = next(pool.members[member].ip for pool in opened.settings.pools.values() if member in pool.members)
-        print_json(_document(_View.of(opened), member, ip))
+        ip = next(pool.members[member].ip for pool in view.opened.settings.pools.values() if member in pool.members)
+        print_json(_document(view, member, ip))
     else:
         click.echo(f"{member}{f' to {provider}' if provider else ''}: {done}")
 
@@ -268,4 +318,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _pause_line(who: str, pause: dict[str, Any]) -> str:
     until = f" until {pause['until']}" if pause["until"] else ""
-    return f"{who}: paused{until} by {pause['by'] or 'unknown'}: {pause['reason']}"
+    return f"{who}: paused{until} by {pause['by'] or 'unknown'}{_because(pause['reason'])}"
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""

@@ -12,10 +12,12 @@ from typing import Any
 
 import click
 
+from relaywarden.cli.accounts import Office, office
 from relaywarden.cli.arguments import Moment, carry_out, milliseconds, one_line, user
 from relaywarden.cli.output import json_option
+from relaywarden.ledger.accounting import suspended
 from relaywarden.ledger.operations import Operation, Reset, Steer
-from relaywarden.steering import say
+from relaywarden.steering import read, say
 from relaywarden.tenants import Tenant
 
 
@@ -44,13 +46,24 @@ def suspend(config: Path, tenant: str, reason: str, until: datetime.datetime | N
 @click.pass_obj
 def resume(config: Path, tenant: str, as_json: bool) -> None:
     """End a suspension of TENANT."""
+    with office(config) as opened:
+        held = _is_held(opened, opened.tenant(tenant))
     carry_out(
         config,
         tenant,
         lambda found: [Steer(found.name, {"suspended": None}), say("tenants", {found.name: None})],
-        "resumed",
+        "resumed" if held else "was not suspended",
         as_json,
     )
+
+
+def _is_held(opened: Office, tenant: Tenant) -> bool:
+    """Is there anything that `resume` ends: a suspension, for policyd or the milter, or mail diverted or held?"""
+    (snapshot,) = opened.read([tenant])
+    words = read(opened.ledger)
+    said = words.tenants.get(tenant.name, {})
+    ends = suspended(snapshot.state, snapshot.now_ms) is not None or suspended(said, words.now_ms) is not None
+    return ends or any(said.get(word) for word in ("divert", "hold"))
 
 
 @click.command()

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from relaywarden.config.fields import format_size
 from relaywarden.config.settings import Settings
+from relaywarden.limits import format_duration, parse_amount
 
 _HEAD = """\
 Settings
@@ -23,9 +26,9 @@ Settings
 Every key of ``relaywarden.yaml``, with its default and what it does.  Made from ``relaywarden/config/settings.py`` by
 ``make docs``; do not edit by hand.
 
-Amounts: ``1_000``, ``2GiB``.  Durations: ``10s``, ``15m``, ``hour``, ``30d``.  Limits: ``500/hour`` (at most 500 in any
-hour), ``10/s burst 50`` (10 a second on average, 50 at once).  Addresses: ``unix:/path``, ``inet:host:port``.  ``NAME``
-stands for a name of your choice.
+Amounts: ``1_000``, ``2GiB``.  Durations: ``10s``, ``15m``, ``hour``, ``30d``; a bare number is seconds.
+Limits: ``500/hour`` (at most 500 in any hour), ``10/s burst 50`` (10 a second on average, 50 at once).  Addresses:
+``unix:/path``, ``inet:host:port``.  ``NAME`` stands for a name of your choice.
 """
 
 
@@ -64,6 +67,22 @@ def _section(path: str, model: type[BaseModel]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _notations(field: FieldInfo) -> Iterator[Callable[[int], str]]:
+    """How the file writes a duration or an amount, which the programs keep as milliseconds and as octets."""
+    for mark in (*field.metadata, *_marks(field.annotation)):
+        if getattr(mark, "func", None) is format_duration:
+            yield format_duration
+        elif getattr(mark, "func", None) is parse_amount:
+            yield format_size
+
+
+def _marks(annotation: Any) -> Iterator[Any]:
+    """The metadata of every branch of a union such as `Amount | None`; what a list holds is written by JSON."""
+    if get_origin(annotation) in (Union, UnionType):
+        for branch in get_args(annotation):
+            yield from getattr(branch, "__metadata__", ())
+
+
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
@@ -72,6 +91,8 @@ def _default(field: FieldInfo) -> str:
         return "none"
     if isinstance(value, BaseModel):
         return "see below"
+    for notation in _notations(field):
+        return f"``{notation(value)}``"
     plain = json.loads(json.dumps(value, default=lambda item: item.value if isinstance(item, Enum) else str(item)))
     return f"``{plain if isinstance(plain, str) else json.dumps(plain)}``"
 

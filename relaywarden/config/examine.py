@@ -7,6 +7,9 @@ limits; `examine_mail` looks at domains, keys and signatures.
 
 from __future__ import annotations
 
+import datetime
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,13 +21,17 @@ from relaywarden.config.settings import OnBulk, OnFull, OnScanError, ScanSetting
 from relaywarden.errors import Problem
 from relaywarden.ledger.store_url import Store
 
+_FAR_AHEAD_DAYS = 30  # a warm-up that begins later is more often a slip of the pen than a plan
+
 
 def problems(settings: Settings) -> Iterator[Problem]:
     """Everything that would fail at run time."""
     yield from examine_mail.problems(settings)
     store = Store.parse(settings.store)
-    if store.scheme == "sqlite" and not _folder(Path(store.path)).is_dir():
-        yield Problem("store", f"the folder {Path(store.path).parent} does not exist and cannot be made; create it")
+    if store.scheme == "sqlite" and not _is_dir(_folder(Path(store.path))):
+        yield Problem(
+            "store", f"the folder {Path(store.path).parent} does not exist and cannot be made, or not be entered; create it"
+        )
     if settings.scan is not None:
         yield from _scan_problems(settings.scan, quarantine="quarantine" in settings.pools)
     for name, plan in settings.plans.items():
@@ -47,11 +54,22 @@ def remarks(settings: Settings) -> Iterator[Problem]:
                 yield Problem(f"plans.{name}.limits[{index}]", f"{limit}: nothing can be sent")
     if settings.unknown_login == "ignore":
         yield Problem("unknown_login", "ignore: a login that no tenant names sends without limits")
+    elif settings.unknown_login != "reject":
+        yield Problem("unknown_login", "plan: every unknown login is a tenant of its own; any From passes")
+    for where, address in _listeners(settings):
+        yield from _folder_remarks(where, address)
     if settings.milter.listen is not None:
         yield from _milter_remarks(settings)
+    yield from _pool_remarks(settings)
+
+
+def _pool_remarks(settings: Settings) -> Iterator[Problem]:
     for name, pool in settings.pools.items():
         if pool.when_full is OnFull.DEFER and all(member.warmup is not None for member in pool.members.values()):
             yield Problem(f"pools.{name}.when_full", "every member warms up: mail over their caps is put off (4.7.1)")
+        for member, values in pool.members.items():
+            if values.warmup is not None:
+                yield from _start_remarks(f"pools.{name}.members.{member}.warmup.start", values.warmup.start)
 
 
 def _tenant_remarks(settings: Settings, name: str) -> Iterator[Problem]:
@@ -60,6 +78,12 @@ def _tenant_remarks(settings: Settings, name: str) -> Iterator[Problem]:
         yield Problem(where, f"plan {tenant.plan} has no limits")
     if "*" in tenant.logins:
         yield Problem(where, "login * catches every login that no other tenant names")
+
+
+def _start_remarks(where: str, start: datetime.date) -> Iterator[Problem]:
+    ahead = (start - datetime.datetime.now(datetime.timezone.utc).date()).days
+    if ahead > _FAR_AHEAD_DAYS:
+        yield Problem(where, f"{start} is {ahead} days ahead: until then nothing is sent by this member")
 
 
 def _milter_remarks(settings: Settings) -> Iterator[Problem]:
@@ -105,24 +129,35 @@ def _pool_problems(settings: Settings) -> Iterator[Problem]:
 
 
 def _listen_problems(settings: Settings) -> Iterator[Problem]:
-    addresses = [("policyd.listen", address) for address in settings.policyd.listen]
-    if settings.milter.listen is not None:
-        addresses.append(("milter.listen", settings.milter.listen))
-    if settings.metrics.listen is not None:
-        addresses.append(("metrics.listen", settings.metrics.listen))
-        if settings.metrics.listen.path is not None:
-            yield Problem("metrics.listen", f"expected inet:host:port, got {settings.metrics.listen}")
     seen: dict[str, str] = {}
-    for where, address in addresses:
+    for where, address in _listeners(settings):
         yield from _address_problems(where, address, seen)
+
+
+def _listeners(settings: Settings) -> Iterator[tuple[str, Address]]:
+    yield from (("policyd.listen", address) for address in settings.policyd.listen)
+    if settings.milter.listen is not None:
+        yield "milter.listen", settings.milter.listen
+    if settings.metrics.listen is not None:
+        yield "metrics.listen", settings.metrics.listen
 
 
 def _folder(path: Path) -> Path:
     """The nearest folder above `path` that exists or could not be made."""
     folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+    except OSError:
+        pass  # one above it may not be entered: the caller finds that it is not a folder for this user
     return folder
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False  # a folder above it may not be entered
 
 
 def _address_problems(where: str, address: Address, seen: dict[str, str]) -> Iterator[Problem]:
@@ -130,7 +165,31 @@ def _address_problems(where: str, address: Address, seen: dict[str, str]) -> Ite
     if text in seen:
         yield Problem(where, f"{text} is the address of {seen[text]} already")
     seen[text] = where
-    if address.path is not None and not Path(address.path).is_absolute():
-        yield Problem(where, f"expected an absolute path, got {address.path}")
-    elif address.path is not None and not Path(address.path).parent.is_dir():
-        yield Problem(where, f"the folder {Path(address.path).parent} does not exist; create it (group postfix, mode 0750)")
+    if address.path is None:
+        return
+    path = Path(address.path)
+    recipe = f"install -d -m 2750 -o relaywarden -g postfix {path.parent}"
+    if where == "metrics.listen":
+        yield Problem(where, f"expected inet:host:port, got {address}")
+    elif not path.is_absolute():
+        yield Problem(where, f"expected an absolute path, got {path}")
+    elif not _is_dir(path.parent):
+        yield Problem(where, f"the folder {path.parent} does not exist, or this user may not enter it; create it: {recipe}")
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        yield Problem(where, f"the folder {path.parent} cannot be written by this user; expected it as made by: {recipe}")
+
+
+def _folder_remarks(where: str, address: Address) -> Iterator[Problem]:
+    """`check` run by root may write everywhere; the service, which is not root, may not."""
+    if address.path is None or os.geteuid() != 0:
+        return
+    folder = Path(address.path).parent
+    try:
+        status = folder.stat()
+    except OSError:
+        return  # that is one of the problems
+    grouped = status.st_mode & stat.S_IWGRP and status.st_gid != 0
+    if status.st_uid == 0 and not grouped and not status.st_mode & stat.S_IWOTH:
+        yield Problem(
+            where, f"only root can write to the folder {folder}; the service cannot, unless it runs as root (chown it)"
+        )

@@ -17,6 +17,7 @@ _TRANSPORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?)*")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}")
+_SENDER_ID = re.compile(r"[A-Za-z0-9]{5,15}")
 _LIMIT_KEYS = {"per", "mode"}
 
 
@@ -63,11 +64,28 @@ def _signer(value: Any) -> Any:
     return _email(value)
 
 
+def plain_ip(text: str) -> str:
+    """The one spelling of an IP address; `::ffff:192.0.2.1` is 192.0.2.1 (RFC 4291 section 2.5.5.2); raises ValueError."""
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
 def _ip(value: Any) -> Any:
     try:
-        return str(ipaddress.ip_address(value))
+        if isinstance(value, str):  # ip_address() takes a number for an address too
+            return plain_ip(value)
     except ValueError:
-        raise ValueError(f"expected an IP address, got {value!r}") from None
+        pass  # said below
+    raise ValueError(f"expected an IP address, got {value!r}")
+
+
+def format_size(amount: int) -> str:
+    """An amount as the file may write it: `64MiB` where that is exact, else the number."""
+    for suffix, unit in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if amount and amount % unit == 0:
+            return f"{amount // unit}{suffix}"
+    return str(amount)
 
 
 def _limit(value: Any) -> Any:
@@ -131,6 +149,7 @@ HeaderName = Annotated[str, _matching(_HEADER, "a header name of letters, digits
 DomainPattern = Annotated[str, BeforeValidator(_domain)]
 Domain = Annotated[str, BeforeValidator(_plain_domain)]
 EmailAddress = Annotated[str, BeforeValidator(_email)]
+SenderId = Annotated[str, _matching(_SENDER_ID, "5 to 15 letters and digits, such as relayexample")]
 Signer = Annotated[str, BeforeValidator(_signer)]
 IPAddress = Annotated[str, BeforeValidator(_ip)]
 Milliseconds = Annotated[int, BeforeValidator(_milliseconds), PlainSerializer(format_duration, return_type=str)]

@@ -7,7 +7,8 @@ section that merges it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,21 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where 
 _Path = tuple[str | int, ...]
 _Marks = dict[_Path, str]  # path of a key -> "file:line"
 _MERGEABLE = ("tenants", "plans")
-_PLAIN = {  # pydantic's words for a programmer, in words for the operator
-    "model_type": "expected a mapping of keys",
-    "dict_type": "expected a mapping of names",
-    "list_type": "expected a list",
-    "string_type": "expected text",
-    "path_type": "expected a file name",
-    "int_parsing": "expected a whole number",
-    "int_type": "expected a whole number",
-    "too_short": "expected at least one entry",
-    "date_from_datetime_parsing": "expected a date such as 2026-11-24",
-    "date_type": "expected a date such as 2026-11-24",
-}
+_WHOLE, _NUMBER, _YES_NO, _DATE = "a whole number", "a number", "true or false", "a date such as 2026-11-24"
+_PLAIN = {  # pydantic's words for a programmer, in words for the operator: "expected ..., got ..."
+    "model_type": "a mapping of keys", "model_attributes_type": "a mapping of keys", "dict_type": "a mapping of names",
+    "list_type": "a list", "string_type": "text", "path_type": "a file name",
+    "int_parsing": _WHOLE, "int_type": _WHOLE, "int_from_float": _WHOLE, "int_parsing_size": "a smaller whole number",
+    "float_parsing": _NUMBER, "float_type": _NUMBER, "finite_number": _NUMBER,
+    "bool_parsing": _YES_NO, "bool_type": _YES_NO,
+    "greater_than_equal": "at least {ge}", "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}", "less_than": "less than {lt}",
+    "too_short": "at least one entry", "string_too_short": "at least {min_length} characters",
+    "string_pattern_mismatch": "text of the form {pattern}", "enum": "one of {choices}", "literal_error": "one of {choices}",
+    "date_type": _DATE, "date_parsing": _DATE, "date_from_datetime_parsing": _DATE, "date_from_datetime_inexact": _DATE,
+}  # fmt: skip
+_UNFIT = (ValueError, LookupError, ArithmeticError, AttributeError)  # what yaml lets through for `2026-13-22`, `!!int ""`, ...
+_SHOWN = 60  # characters of a wrong value
 
 
 def load(path: Path) -> Settings:
@@ -50,11 +54,34 @@ def load(path: Path) -> Settings:
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
-        problems += [_problem(item, marks, path) for item in error.errors(include_url=False, include_context=False)]
+        problems += [_problem(item, marks, path) for item in error.errors(include_url=False) if not _is_echo(item)]
         raise ConfigError(problems) from None
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def located(path: Path, problems: Sequence[Problem]) -> list[Problem]:
+    """The problems with `file:line: ` before those places that the configuration has; what was found has no line else."""
+    marks: _Marks = {}
+    for file in [path, *sorted(path.parent.glob("tenants.d/*.yaml"))]:
+        try:
+            document, part, _ = _read(file)
+        except ConfigError:
+            continue  # gone or broken since it was loaded: then it has no lines
+        merged = file == path or set(document) & set(Settings.model_fields)
+        marks |= {key if merged else ("tenants", *key): mark for key, mark in part.items()}
+    lines = {_dotted(key): mark for key, mark in marks.items() if key}
+    return [_located(problem, lines) for problem in problems]
+
+
+def _located(problem: Problem, lines: dict[str, str]) -> Problem:
+    """At the line of the key, or else of the section that would hold it."""
+    ends = [match.start() for match in re.finditer(r"[.\[]", problem.where)]
+    for end in (len(problem.where), *reversed(ends)):
+        if (line := lines.get(problem.where[:end])) is not None:
+            return Problem(f"{line}: {problem.where}", problem.what)
+    return problem
 
 
 def _read(path: Path) -> tuple[dict[str, Any], _Marks, list[Problem]]:
@@ -66,7 +93,9 @@ def _read(path: Path) -> tuple[dict[str, Any], _Marks, list[Problem]]:
         raise ConfigError([Problem(str(path), f"expected UTF-8 text, byte {error.start} is not")]) from error
     try:
         node = yaml.compose(text, Loader=_Loader)
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506  # it is the safe loader
+        marks: _Marks = {}
+        problems = list(_walk(node, (), marks, str(path)))
+        document = _constructed(node) if node is not None else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -75,9 +104,34 @@ def _read(path: Path) -> tuple[dict[str, Any], _Marks, list[Problem]]:
         return {}, {}, []
     if not isinstance(document, dict):
         raise ConfigError([Problem(f"{path}:1", f"expected a mapping of settings, got {type(document).__name__}")])
-    marks: _Marks = {}
-    problems = list(_walk(node, (), marks, str(path)))
     return document, marks, problems
+
+
+def _constructed(node: yaml.Node) -> Any:
+    """The document.  What only looks like a date or a number (2026-13-22) stays text: its key says what it expected."""
+    try:
+        return _Loader("").construct_document(node)
+    except _UNFIT:
+        todo, seen = [node], set[int]()
+        while todo:
+            part = todo.pop()
+            if id(part) in seen:
+                continue  # an alias
+            seen.add(id(part))
+            if isinstance(part, yaml.ScalarNode):
+                _as_text_if_unfit(part)
+            elif isinstance(part, yaml.MappingNode):
+                todo += [half for pair in part.value for half in pair]
+            elif isinstance(part, yaml.SequenceNode):
+                todo += part.value
+        return _Loader("").construct_document(node)
+
+
+def _as_text_if_unfit(scalar: yaml.ScalarNode) -> None:
+    try:
+        _Loader("").construct_document(scalar)
+    except _UNFIT:
+        scalar.tag = "tag:yaml.org,2002:str"
 
 
 def _walk(node: yaml.Node | None, where: _Path, marks: _Marks, file: str) -> Iterator[Problem]:
@@ -127,7 +181,30 @@ def _problem(item: Any, marks: _Marks, path: Path) -> Problem:
         message = f"unknown key; {_known_keys(where[:-1])}"
     elif item["type"] == "missing":
         message = "this key is required"
-    return Problem(_where(where, marks, path), _PLAIN.get(item["type"], message))
+    elif item["type"] in _PLAIN:
+        message = _plainly(item)
+    return Problem(_where(where, marks, path), message)
+
+
+def _is_echo(item: Any) -> bool:
+    """Of `unknown_login: {plan: 5}` pydantic says too that a mapping is no word; that it was not meant as one is plain."""
+    return item["type"] == "literal_error" and isinstance(item["input"], dict) and str(item["loc"][-1]).startswith("literal[")
+
+
+def _plainly(item: Any) -> str:
+    """`expected ..., got ...`.  Only for values of a kind that holds no secret: a store's URL never comes here."""
+    told = dict(item.get("ctx") or {})
+    told = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in told.items()}  # 1, not 1.0
+    told["choices"] = ", ".join(re.findall(r"'([^']*)'", str(told.get("expected", ""))))
+    value = item["input"]
+    kinds = {
+        dict: "a mapping" if value else "an empty mapping",
+        list: "a list" if value else "an empty list",
+        type(None): "nothing",
+        bool: str(value).lower(),
+    }
+    shown = kinds.get(type(value)) or (repr(value) if isinstance(value, str | int | float) else f"'{value}'")
+    return f"expected {_PLAIN[item['type']].format(**told)}, got {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '...'}"
 
 
 def _known_keys(where: _Path) -> str:

@@ -16,13 +16,13 @@ on one.
 from __future__ import annotations
 
 import glob
-import ipaddress
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from relaywarden.config.fields import plain_ip
 from relaywarden.config.settings import Settings
 from relaywarden.errors import Problem
 
@@ -73,6 +73,7 @@ class Pmta:
     sources: dict[str, Block] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)  # of the files themselves
     remarks: list[Problem] = field(default_factory=list)
+    unread: bool = False  # the file itself could not be read: there is nothing to compare with
 
 
 def read(path: Path) -> Pmta:
@@ -99,6 +100,8 @@ def read(path: Path) -> Pmta:
 def problems(settings: Settings, pmta: Pmta) -> Iterator[Problem]:
     """What would have PowerMTA refuse our mail, send it from another address, or leave our headers in it."""
     yield from pmta.problems
+    if pmta.unread:
+        return
     for name in sorted(pmta.vmtas.keys() & pmta.pools.keys()):
         what = f"{name} is a pool here and a virtual MTA at {pmta.vmtas[name].where}; the two share one name space"
         yield Problem(pmta.pools[name].where, what)
@@ -112,6 +115,10 @@ def problems(settings: Settings, pmta: Pmta) -> Iterator[Problem]:
 def remarks(settings: Settings, pmta: Pmta) -> Iterator[Problem]:
     """What works but may not be what was meant."""
     yield from pmta.remarks
+    if pmta.unread:
+        return
+    if not settings.route.powermta:
+        yield Problem("route.powermta", "false: X-Job and X-Envid are not sent, so PowerMTA's log does not name tenants")
     for name in sorted(settings.pools.keys() & pmta.pools.keys()):
         ours, theirs = set(settings.pools[name].members), set(pmta.pools[name].values("virtual-mta"))
         if ours != theirs:
@@ -184,7 +191,7 @@ def _trusted(pmta: Pmta) -> list[Block]:
 
 def _address(value: str) -> str:
     try:
-        return str(ipaddress.ip_address(value.strip("[]")))
+        return plain_ip(value.strip("[]"))
     except ValueError:
         return value
 
@@ -256,6 +263,7 @@ class _Files:
                 reason = "no such file"
         except OSError as error:
             reason = str(error.strerror or error)
+        self._pmta.unread |= not included_at
         self._pmta.problems.append(Problem(included_at or str(path), f"cannot read {path}: {reason}"))
         return ""
 

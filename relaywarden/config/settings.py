@@ -25,6 +25,7 @@ from relaywarden.config.fields import (
     LimitField,
     Milliseconds,
     Name,
+    SenderId,
     Signer,
     StoreURL,
     TextList,
@@ -304,9 +305,7 @@ class TenantSettings(Table):
 class FeedbackSettings(Table):
     """Headers by which complaints find their way back: Feedback-ID (Gmail), CFBL-Address and CFBL-Feedback-ID (RFC 9477)."""
 
-    sender_id: str = Field(
-        pattern=r"^[A-Za-z0-9]{5,15}$", description="SenderId of Feedback-ID: 5 to 15 letters and digits, yours alone"
-    )
+    sender_id: SenderId = Field(description="SenderId of Feedback-ID: 5 to 15 letters and digits, yours alone")
     address: EmailAddress = Field(
         "", description="where complaints are sent, such as fbl@relay.example; mail to fbl+TOKEN@ must arrive; empty: no CFBL"
     )

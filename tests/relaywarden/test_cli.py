@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from relaywarden.config.load import load
+from relaywarden.feedback import Tokens, headers
 from relaywarden.ledger.connect import open_ledger
 from relaywarden.ledger.operations import Account, Charge, Settle
 from relaywarden.tenants import Directory
@@ -93,6 +94,9 @@ def test_suspend_resume_and_reset_act_on_the_ledger(config: Path) -> None:
     assert document(config, "show", "acme")["state"]["suspended"]["reason"] == "stolen password"
     assert "stolen password" in call(config, "show", "acme")
     assert document(config, "resume", "acme")["standing"] == "normal"
+    assert call(config, "resume", "acme") == "acme: was not suspended\n"
+    call(config, "suspend", "acme")
+    assert call(config, "resume", "acme") == "acme: resumed\n"
     assert document(config, "reset", "acme")["used"][0]["used"] == 0
     assert document(config, "show", "acme")["counters"]["today"]["recipients"] == 3
     assert call(config, "reset", "acme") == "acme: limits reset\n"
@@ -100,8 +104,9 @@ def test_suspend_resume_and_reset_act_on_the_ledger(config: Path) -> None:
 
 def test_a_mistyped_name_is_nobody(config: Path) -> None:
     """Although every login is a tenant of its own."""
-    for command in ("suspend", "reset", "show", "explain"):
-        assert "no tenant, login or message 'shpo'" in call(config, command, "shpo", status=1)
+    for command in ("suspend", "resume", "reset", "show"):
+        assert "no tenant or login 'shpo'" in call(config, command, "shpo", status=1)
+    assert "no tenant, login or message 'shpo'" in call(config, "explain", "shpo", status=1)
 
 
 def test_a_new_ledger_belongs_to_the_owner_of_its_folder(config: Path, tmp_path: Path) -> None:
@@ -115,8 +120,8 @@ def test_exit_codes_can_be_trusted(config: Path, tmp_path: Path) -> None:
     assert "lies in the past" in call(config, "suspend", "acme", "--until", "2001-01-01", status=2)
     assert "expected a date" in call(config, "suspend", "acme", "--until", "soon", status=2)
     config.write_text(CONFIG.format(folder=tmp_path, unknown="reject"))
-    assert "no tenant, login or message 'nobody'" in call(config, "show", "nobody", status=1)
-    assert "no tenant, login or message 'nobody'" in call(config, "suspend", "nobody", status=1)
+    assert "no tenant or login 'nobody'" in call(config, "show", "nobody", status=1)
+    assert "no tenant or login 'nobody'" in call(config, "suspend", "nobody", status=1)
     config.write_text("plans: 5")
     assert "plans: expected a mapping" in call(config, "tenants", status=2)
     assert "plans: expected a mapping" in call(config, "check", status=1)
@@ -176,6 +181,10 @@ def test_grants_and_settings_act_and_are_explained(config: Path) -> None:
         ("recipients", 500, 0, "breach notification"),
     ]
     assert "0 of 500 recipients used" in call(config, "explain", "acme")
+    call(config, "grant", "beta", "recipients=7", "--until", "2h")
+    for command in ("explain", "show"):  # without a reason, no colon waits for one
+        (line,) = [line for line in call(config, command, "beta").splitlines() if "0 of 7 recipients used" in line]
+        assert line.rstrip().endswith("Z")
     assert "has no grant 'g0'" in call(config, "grant", "acme", "--revoke", "g0", status=1)
     document(config, "grant", "acme", "--revoke", grants[0]["id"])
     assert len(document(config, "show", "acme")["grants"]) == 1
@@ -191,6 +200,45 @@ def test_a_message_is_explained_by_its_queue_id(config: Path) -> None:
     (told,) = document(config, "explain", "Q1")
     assert (told["tenant"], told["phase"], told["recipients"], told["bytes"]) == ("acme", "settled", 2, 150)
     assert "message Q1 of tenant acme" in call(config, "explain", "Q1")
+
+
+def test_a_message_is_explained_by_whatever_a_complaint_brings_back(config: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "feedback.secret"
+    secret.write_bytes(bytes(range(32)))
+    secret.chmod(0o600)
+    feedback = f"sender_id: relayex, address: fbl@relay.example, secret: {secret}"
+    config.write_text(config.read_text() + f"operator: {{feedback: {{{feedback}}}}}\n")
+    given, tokens = load(config).operator.feedback, Tokens.from_file(secret)
+    assert given is not None
+    fields = headers(given, tokens, "acme", "bulk", "4jYcDs3tkyzJJfm", 1_795_522_043)
+    token = dict(fields)["CFBL-Feedback-ID"]
+    texts = [token, token.upper(), f" {token[:20]} {token[20:]} ", f"<fbl+{token}@relay.example>"]
+    texts += [value for _, value in fields] + [f"{name}: {value}" for name, value in fields]
+    expected = "token of message 4jYcDs3tkyzJJfm, taken from tenant acme in the hour from 2026-11-24T12:00:00Z"
+    for text in texts:
+        assert expected in call(config, "explain", text), text
+    assert expected in call(config, "explain", "CFBL-Feedback-ID:", token[:20], token[20:])
+    forged = token[:-3] + "aaa"
+    for text in (forged, f"fbl+{forged}@relay.example", f"{forged}:urv67nxi:bulk:relayex"):
+        assert "not a token of this relay" in call(config, "explain", text, status=1)
+    assert "no tenant, login or message 'fbl+x@relay.example'" in call(config, "explain", "fbl+x@relay.example", status=1)
+
+
+def test_a_token_without_feedback_configured_is_told_as_that(config: Path) -> None:
+    assert "operator.feedback is not configured" in call(config, "explain", "a" * 50, status=1)
+
+
+def test_a_password_of_the_demo_can_stand_behind_an_option(tmp_path: Path) -> None:
+    demo = Path(__file__).resolve().parents[2] / "contrib" / "demo"
+    code = "import pathlib, world\nprint(*world.World(pathlib.Path('.')).passwords.values())"
+    environment = os.environ | {"PYTHONPATH": f"{demo}:{demo.parents[1] / 'tests'}"}
+    printed = [
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+        for _ in range(3)
+    ]
+    passwords = [word for done in printed for word in done.stdout.split()]
+    assert len(set(passwords)) == 9
+    assert all(word.isalnum() and len(word) >= 12 for word in passwords)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,36 @@ def test_pause_and_resume(config: Path) -> None:
     assert warmup.review(entry, "google", {"deferred": 60}, today(), load(config).ramp) == warmup.OK
     assert call(config, "resume", "tx1") == "tx1: resumed\n"
     assert member(config, "tx1")["state"] == "warm"
+    assert call(config, "resume", "tx1") == "tx1: was not paused\n"
+    assert call(config, "resume", "tx2", "--provider", "google") == "tx2 to google: was not paused\n"
+    assert document(config, "resume", "tx1")["state"] == "warm"
+
+
+def test_a_pause_needs_no_reason(config: Path) -> None:
+    assert call(config, "pause", "tx1") == "tx1: paused\n"
+    (line,) = [line for line in call(config).splitlines() if line.startswith("tx1: paused by ")]
+    assert not line.rstrip().endswith(":")
+    said = call(config, "resume", "tx1", "--provider", "google")
+    assert said == "tx1 to google: still paused, as a whole\n"
+
+
+def test_back_stops_at_day_0_and_forward_takes_it_back(config: Path) -> None:
+    assert call(config, "back", "tx2", "--days", "100") == "tx2: back by 1 day, now day 0\n"
+    whole = member(config, "tx2")["warmup"]
+    tomorrow = (today() + datetime.timedelta(days=1)).isoformat()
+    assert (whole["back"], whole["next"]["date"], whole["next"]["daily_cap"]) == (1, tomorrow, 48)
+    assert call(config, "back", "tx2") == "tx2: on day 0 already\n"
+    assert "leave --provider out" in call(config, "forward", "tx2", "--provider", "google")
+    assert call(config, "forward", "tx2", "--days", "9") == "tx2: forward by 1 day, now day 1\n"
+    assert call(config, "forward", "tx2") == "tx2: on the calendar's day already, day 1\n"
+    call(config, "back", "tx2", "--provider", "google")
+    assert "not back as a whole, but to google" in call(config, "forward", "tx2")
+    assert document(config, "forward", "tx2", "--provider", "google")["warmup"]["back"] == 0
+    assert "has not begun" in call(config, "back", "bk1")
+    assert "has no warm-up" in call(config, "forward", "tx1", status=1)
+    with ledger(config) as opened:  # as an older version left it
+        opened.apply([steering.say("members", {"tx2": {"back": {"*": 100}}})])
+    assert call(config, "forward", "tx2") == "tx2: forward by 1 day, now day 1\n"
 
 
 def test_back(config: Path, tmp_path: Path) -> None:
@@ -158,12 +188,11 @@ def test_back(config: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_mistyped_changes_nothing(config: Path) -> None:
-    for words in (["pause", "tx9", "--reason", "x"], ["resume", "tx9"], ["back", "tx9"]):
+    for words in (["pause", "tx9"], ["resume", "tx9"], ["back", "tx9"], ["forward", "tx9"]):
         assert "no pool member 'tx9'; members are: tx1, tx2, bk1" in call(config, *words, status=1)
     said = call(config, "pause", "tx2", "--provider", "gogle", "--reason", "x", status=1)
     assert "no mailbox provider 'gogle'; providers are: amazon, apple" in said
     assert "expected a duration such as 10s" in call(config, "pause", "tx2", "--for", "soon", "--reason", "x", status=2)
-    assert "--reason" in call(config, "pause", "tx2", status=2)
     assert "1<=x<=365" in call(config, "back", "tx2", "--days", "0", status=2)
     assert "No such command" in call(config, "stop", status=2)
     with ledger(config) as opened:

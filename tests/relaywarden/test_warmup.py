@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,19 @@ from hypothesis import strategies as st
 
 from relaywarden import warmup
 from relaywarden.config.settings import RampSettings, ScheduleSettings, Settings
-from relaywarden.errors import ConfigError
-from relaywarden.ledger.operations import Take, Taken
+from relaywarden.errors import ConfigError, StoreUnavailableError
+from relaywarden.ledger.operations import Ledger, Take, Taken
 from relaywarden.ledger.sqlite import SqliteLedger
+from relaywarden.steering import Words
 from relaywarden.warmup import BUILT_IN, DAY_MS, HOUR_MS, NOTHING, OK, Action, Caps
+from relaywarden_milter.allowance import Allowance
+from relaywarden_milter.edits import Edits
+from relaywarden_milter.envelope import Envelope
+from relaywarden_milter.message import Message
+from relaywarden_milter.mxcache import MxCache
+from relaywarden_milter.rules import Rules
+from relaywarden_milter.stages.carriage import carriage
+from relaywarden_milter.work import Work
 from testbed.fakeclock import FakeClock
 from testbed.ledgerstore import START_MS
 
@@ -171,6 +181,65 @@ def test_pauses_are_of_a_provider_or_of_the_whole_member_and_end() -> None:
     assert warmup.resumed(whole, None) == {}
 
 
+STEPS = st.dictionaries(st.sampled_from(["google", "yahoo", "*"]), st.integers(0, 500))
+
+
+@given(STEPS, st.sampled_from(["google", "*"]), st.integers(-400, 400), st.integers(-5, 60))
+def test_an_operator_moves_between_day_0_of_today_and_the_day_of_the_calendar(
+    back: dict[str, int], provider: str, days: int, elapsed: int
+) -> None:
+    entry = {"back": back, "paused": {"yahoo": {}}}
+    changed = warmup.moved(entry, provider, days, elapsed)
+    assert changed["paused"] == entry["paused"]
+    for name in ("google", "yahoo", "*"):
+        assert 0 <= warmup.back_of(changed, name) <= max(0, elapsed)  # so tomorrow is day 1, at the earliest
+        assert warmup.day_of(START, day(elapsed + 1), warmup.back_of(changed, name)) == (
+            warmup.day_of(START, day(elapsed), warmup.back_of(changed, name)) + 1
+        )
+    before, after = (warmup.day_of(START, day(elapsed), warmup.back_of(found, provider)) for found in (entry, changed))
+    if elapsed >= 0 and days >= 0:
+        assert after == max(0, before - days)
+    elif elapsed >= 0:
+        assert before <= after <= min(elapsed, before - days)
+    json.dumps(changed)
+
+
+def test_what_was_moved_back_can_be_moved_forward_again() -> None:
+    stuck = {"back": {"google": 100}}  # as written by a version that did not stop at day 0
+    assert warmup.moved(stuck, "google", -1, 2) == {"back": {"google": 1}}
+    assert warmup.moved(stuck, "google", -2, 2) == {}
+    assert warmup.moved({}, "*", 5, -3) == {}  # not begun
+    assert warmup.moved({"back": {"google": 3}}, "*", 4, 5) == {"back": {"*": 4, "google": 1}}
+
+
+@pytest.mark.parametrize(("paused", "why"), [(True, "paused"), (False, "no room under the caps of warm-up")])
+def test_a_full_pool_is_put_off_in_neutral_words_and_the_log_says_why(paused: bool, why: str) -> None:
+    made = settings(
+        {"tx1": {"start": warmup.date_of(time.time() * 1000)}},
+        plans={"p": {}},
+        tenants={"acme": {"plan": "p", "logins": ["acme"], "pool": "tx"}},
+    )
+
+    def connect() -> Ledger:
+        raise StoreUnavailableError("not needed: no credit is leased")
+
+    allowance = Allowance(made, connect, MxCache())
+    entry = warmup.paused({}, "*", None, "listed", "ops", 1) if paused else {}
+    allowance.steer(Words(members={"tx1": entry}, now_ms=int(time.time() * 1000)))
+    message = Message(10_000)
+    rules = Rules(made, allowance)
+    work = Work(rules, Envelope(login="acme", recipients=["b@x.example"]), message, Edits(message.headers))
+    tenant = rules.directory.by_login("acme")
+    assert tenant is not None
+    refusal = carriage(work, tenant)
+    assert refusal is not None
+    assert (refusal.code, refusal.text) == (
+        "451",
+        "This relay cannot take more mail of this kind at the moment, try again later",
+    )
+    assert why in str(work.record["full"])
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["google", "*", "day", "until_ms"]), inner),
@@ -182,6 +251,7 @@ JSON = st.recursive(
 def test_any_entry_can_be_read_and_changed(entry: dict[str, Any], now_ms: int) -> None:
     """The document is written by several versions and by hand; a worker must not stumble over it."""
     assert 0 <= warmup.back_of(entry, "google") <= warmup.MOST_BACK
+    assert 0 <= warmup.back_of(warmup.moved(entry, "google", 3, 9), "google") <= 9
     warmup.pause_of(entry, "google", now_ms)
     warmup.review(entry, "google", {"delivered": 100}, START, RAMP)
     changed = warmup.stepped_back(warmup.paused(entry, "google", None, "why", "me", now_ms), "google", 1, START)

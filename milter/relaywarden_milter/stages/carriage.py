@@ -11,12 +11,14 @@ import time
 from relaywarden import feedback
 from relaywarden.config.settings import OnBulk
 from relaywarden.tenants import Tenant
-from relaywarden_milter import meters, stream
+from relaywarden_milter import control, meters, stream
 from relaywarden_milter.outcome import Refusal
 from relaywarden_milter.route import BULK, QUARANTINE, FullError
 from relaywarden_milter.stream import Kind
 from relaywarden_milter.work import Work
 
+# Neutral: pauses and caps of our addresses are our affair; the log field `full` says which it was.
+_FULL = "This relay cannot take more mail of this kind at the moment, try again later"
 _NO_ROUTE = "No route for this message at the moment, try again later"
 
 
@@ -41,7 +43,7 @@ def carriage(work: Work, tenant: Tenant) -> Refusal | None:
         route = router.route(pool, work.envelope.recipients, work.rules.admission)
     except FullError as error:
         work.record["full"] = error
-        return Refusal.put_off("These addresses are still warming up and have sent their share, try again later")
+        return Refusal.put_off(_FULL)
     if route is not None:
         work.edits.add(route.header, route.value)
         work.record |= {"pool": route.pool, "member": route.member}
@@ -56,6 +58,7 @@ def labels(work: Work, tenant: Tenant) -> Refusal | None:
         work.edits.add("X-Envid", work.envelope.queue_id)
     given, tokens = settings.operator.feedback, work.rules.tokens
     if given is not None and tokens is not None:
+        work.edits.delete(control.FEEDBACK.__contains__)  # a client's would have its complaints counted as another's
         kind = (Kind.TRANSACTIONAL if work.stream is Kind.UNSURE else work.stream).value
         for name, value in feedback.headers(given, tokens, tenant.name, kind, work.envelope.queue_id, time.time()):
             work.edits.add(name, value)

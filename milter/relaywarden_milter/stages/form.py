@@ -18,6 +18,7 @@ from relaywarden_milter.spool import Spool
 from relaywarden_milter.work import Work
 
 log = logging.getLogger(__name__)
+_NO_SPACE = "No space for this message at the moment, try again later"
 
 
 def form(work: Work, tenant: Tenant) -> Refusal | None:
@@ -38,7 +39,7 @@ def form(work: Work, tenant: Tenant) -> Refusal | None:
     if mended.body is None:
         return None
     if work.message.body_lost:
-        return Refusal.put_off("No space for this message at the moment, try again later", "4.3.1")
+        return Refusal.put_off(_NO_SPACE, "4.3.1")  # also under `observe`: the headers speak of the repaired body
     return _rewrite(work, repair.body(work.message.body_pieces(), mended.body))
 
 
@@ -52,6 +53,6 @@ def _rewrite(work: Work, pieces: Iterable[bytes]) -> Refusal | None:
     except OSError as error:
         spool.close()
         event(log, logging.ERROR, "no space to repair a message, it is put off", queue=work.envelope.queue_id, error=error)
-        return Refusal.put_off("No space for this message at the moment, try again later", "4.3.1")
+        return Refusal.put_off(_NO_SPACE, "4.3.1")
     work.body, work.body_digest = spool, hashing.digest()
     return None
