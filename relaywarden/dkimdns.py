@@ -42,9 +42,8 @@ def published(key: SigningKey, resolver: dns.resolver.Resolver | None = None) ->
     """What the resolver and every authoritative server of the zone say; the key may sign when all are ok."""
     resolver = resolver or dns.resolver.Resolver()
     name = dns.name.from_text(f"{key.selector}._domainkey.{key.domain}")
-    answers = [_by_resolver(key, name, resolver)]
-    answers += [_by_server(key, name, label, address) for label, address in _name_servers(name, resolver)]
-    return answers
+    first = _by_resolver(key, name, resolver)
+    return [first, *_by_servers(key, name, resolver, first)]
 
 
 def judge(key: SigningKey, records: Sequence[bytes]) -> tuple[bool, str]:
@@ -95,28 +94,41 @@ def _by_resolver(key: SigningKey, name: dns.name.Name, resolver: dns.resolver.Re
     return Answer("resolver", *judge(key, [b"".join(record.strings) for record in answer]))
 
 
-def _name_servers(name: dns.name.Name, resolver: dns.resolver.Resolver) -> Iterator[tuple[str, str]]:
-    """(name, address) of the zone's authoritative servers; nothing where they cannot be found out."""
+def _by_servers(key: SigningKey, name: dns.name.Name, resolver: dns.resolver.Resolver, first: Answer) -> Iterator[Answer]:
+    """What each authoritative server of the zone says; `first` is the resolver's answer."""
     try:
         zone = dns.resolver.zone_for_name(name, resolver=resolver, lifetime=_SECONDS)
         servers = sorted(record.target.to_text() for record in resolver.resolve(zone, dns.rdatatype.NS, lifetime=_SECONDS))
-    except dns.exception.DNSException:
+    except (dns.resolver.NoRootSOA, dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+        return  # a private name server without zones: there is nobody else to ask
+    except dns.exception.DNSException as error:
+        yield Answer("name servers", False, f"cannot be found out ({type(error).__name__})")
         return
     for server in servers[:_MOST_SERVERS]:
-        for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):
-            try:
-                for record in resolver.resolve(server, kind, lifetime=_SECONDS):
-                    yield server.rstrip("."), record.address
-            except dns.exception.DNSException:
-                continue
+        addresses = list(_addresses(server, resolver))
+        if not addresses:
+            yield Answer(server.rstrip("."), False, "has no address")
+        for address in addresses:
+            yield _by_server(key, name, f"{server.rstrip('.')} ({address})", address, first)
 
 
-def _by_server(key: SigningKey, name: dns.name.Name, server: str, address: str) -> Answer:
-    label = f"{server} ({address})"
+def _addresses(server: str, resolver: dns.resolver.Resolver) -> Iterator[str]:
+    for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):
+        try:
+            yield from (record.address for record in resolver.resolve(server, kind, lifetime=_SECONDS))
+        except dns.exception.DNSException:
+            continue  # none of this kind; none at all is reported
+
+
+def _by_server(key: SigningKey, name: dns.name.Name, label: str, address: str, first: Answer) -> Answer:
     query = dns.message.make_query(name, dns.rdatatype.TXT)
     try:
         reply, _ = dns.query.udp_with_fallback(query, address, timeout=_SECONDS, port=_PORT)
     except (dns.exception.DNSException, OSError) as error:
         return Answer(label, False, f"does not answer ({type(error).__name__})")
     records = [b"".join(item.strings) for rrset in reply.answer for item in rrset if item.rdtype == dns.rdatatype.TXT]
+    alias = next((item.target for rrset in reply.answer for item in rrset if item.rdtype == dns.rdatatype.CNAME), None)
+    if alias is not None and not records:
+        # Where the alias leads is another zone's matter, which the resolver has followed.
+        return Answer(label, first.ok, f"an alias of {alias.to_text(omit_final_dot=True)}: {first.text}")
     return Answer(label, *judge(key, records))

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
+from relaywarden import secretfile
 from relaywarden.config.settings import DkimSettings
 from relaywarden.errors import KeyFileError
 
@@ -73,7 +74,7 @@ class SigningKey:
 
 def load_key(settings: DkimSettings) -> SigningKey:
     """Read and check one key; raises KeyFileError."""
-    data, warning = _read(settings.key)
+    data, warning = secretfile.read(settings.key, "private key", _LARGEST_FILE)
     return SigningKey(settings.domain, settings.selector, parse_key(data, str(settings.key)), warning, settings.identity)
 
 
@@ -130,20 +131,3 @@ def _parse_seed(text: bytes, where: str) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(seed)
     except (binascii.Error, ValueError) as error:
         raise KeyFileError(f"{where}: neither PEM nor the base64 text of a 32-byte seed; {_EXPECTED}") from error
-
-
-def _read(path: Path) -> tuple[bytes, str]:
-    """The file's bytes, and a warning about its permissions."""
-    try:
-        # Opened so that a FIFO does not wait for a writer; what it is, the descriptor says, whatever the name is by now.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(_LARGEST_FILE + 1) if stat.S_ISREG(mode) else b""
-    except OSError as error:
-        raise KeyFileError(f"{path}: cannot read the private key: {error.strerror or error}") from error
-    if not stat.S_ISREG(mode) or len(data) > _LARGEST_FILE:
-        raise KeyFileError(f"{path}: not a key file (expected a regular file of at most {_LARGEST_FILE} bytes)")
-    if mode & stat.S_IWOTH:
-        raise KeyFileError(f"{path}: anybody may change this private key; expected chmod o-rwx {path}")
-    warning = f"{path}: anybody may read this private key; expected chmod o-rwx {path}" if mode & stat.S_IROTH else ""
-    return data, warning

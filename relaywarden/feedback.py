@@ -27,7 +27,6 @@ import binascii
 import datetime
 import hmac
 import re
-import stat
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from relaywarden import secretfile
 from relaywarden.config.settings import FeedbackSettings
 from relaywarden.errors import KeyFileError
 
@@ -85,7 +85,7 @@ class Tokens:
     @classmethod
     def from_file(cls, path: Path) -> Tokens:
         """Read the secret file; raises KeyFileError with the file, what is wrong and what was expected."""
-        secret, warning = _read(path)
+        secret, warning = secretfile.read(path, "secret", _LARGEST_SECRET)
         try:
             tokens = cls(secret)
         except KeyFileError as error:
@@ -184,19 +184,3 @@ def _text(data: bytes) -> str:
 
 def _derive(secret: bytes, purpose: bytes, length: int) -> bytes:
     return HKDF(SHA256(), length, salt=None, info=purpose).derive(secret)
-
-
-def _read(path: Path) -> tuple[bytes, str]:
-    """The file's bytes, and a warning about its permissions."""
-    try:
-        with path.open("rb") as file:
-            mode = path.stat().st_mode
-            data = file.read(_LARGEST_SECRET + 1) if stat.S_ISREG(mode) else b""
-    except OSError as error:
-        raise KeyFileError(f"{path}: cannot read the secret: {error.strerror or error}") from error
-    if not stat.S_ISREG(mode) or len(data) > _LARGEST_SECRET:
-        raise KeyFileError(f"{path}: not a secret file (expected a regular file of at most {_LARGEST_SECRET} bytes)")
-    if mode & stat.S_IWOTH:
-        raise KeyFileError(f"{path}: anybody may change this secret; expected chmod o-rwx {path}")
-    warning = f"{path}: anybody may read this secret; expected chmod o-rwx {path}" if mode & stat.S_IROTH else ""
-    return data, warning

@@ -8,11 +8,14 @@ for pairs that mail asked for in the last minute; so all workers of all hosts to
 The same thread reads the steering (unless its owner brings it, `steer`) and, with each lease, the day's counters of the pair;
 when they are bad it pauses the pair, or steps it back one day, for all workers, and logs that.
 
+Where no member of a pool has credit, `borrows` asks the ledger for just what one message needs: mail that would be put off may
+wait for one round trip.
+
 How it fails: without credit the answer is no, and the mail goes to a warm member.  The store down: credit runs out, and no
 new one comes.  DNS down: domains that are not known yet are not admitted.
 
 Known limits: the first message to a provider after a quiet minute finds no credit.  A message with more than 100 recipients
-at one provider (or more than the hourly cap) never goes by a member that warms up.  Leased credit is spent up to ten minutes
+at one provider is only ever borrowed for.  Leased credit is spent up to ten minutes
 later than the ledger counted it, so a window of what was sent may hold a chunk a worker more than the cap.  What is sent in
 spite of the caps (`when_full: send`) is not counted.
 """
@@ -169,6 +172,35 @@ class Allowance:
             known = [(self._pair(member, provider), count) for provider, count in groups.items() if provider is not None]
             return self._spend(known, complete=None not in groups)
 
+    def borrows(self, member: str, recipients: Sequence[str]) -> bool:
+        """Like `admits`, but asks the ledger for what is missing, within its timeout.
+
+        For mail that no member of its pool has credit for: without this each worker would refuse it once before it leases.
+        """
+        groups = self._groups(recipients)
+        with self._lock:
+            ledger, now, now_ms = self._ledger, self._clock(), self._now_ms()
+            entry = self._words.members.get(member, {})
+            if ledger is None or self._down or now < self._retry_at or None in groups or member not in self._warming:
+                return False
+            if any(warmup.pause_of(entry, provider or EVERY, now_ms) for provider in groups):
+                return False
+            known = [(self._pair(member, provider), count) for provider, count in groups.items() if provider is not None]
+            short = [(pair, count - pair.left(now), pair.caps) for pair, count in known if pair.caps and pair.left(now) < count]
+            if any(now < pair.due or missing > min(caps) for pair, missing, caps in short):
+                return False
+        try:
+            results = ledger.apply([Take(warmup.account(pair.member, pair.provider, caps), n) for pair, n, caps in short])
+        except StoreUnavailableError:
+            self._put_off()  # the thread meets it again, and says so
+            return False
+        with self._lock:
+            for (pair, missing, _), taken in zip(short, results, strict=True):
+                if isinstance(taken, Taken):
+                    pair.needed = 0
+                    self._keep(pair, missing, taken)
+            return self._spend(known, complete=True)
+
     def largest(self, members: Collection[str], recipients: Sequence[str] = ()) -> str | None:
         """The warming member with the largest cap today that is not paused, for these recipients; None: there is none."""
         groups = [provider for provider in self._groups(recipients) if provider] or [EVERY]
@@ -299,18 +331,23 @@ class Allowance:
 
     def _receive(self, ledger: Ledger, pair: _Pair, amount: int, taken: Taken, snapshot: Snapshot) -> None:
         with self._lock:
-            now, entry, ramp = self._clock(), self._words.members.get(pair.member, {}), self._ramp
+            entry, ramp = self._words.members.get(pair.member, {}), self._ramp
         verdict = warmup.review(entry, pair.provider, snapshot.today, warmup.date_of(snapshot.now_ms), ramp)
         if verdict.action is not Action.OK:
             self._act(ledger, pair, snapshot, ramp)
             return
         with self._lock:
             pair.needed = 0
-            if taken.amount > 0:
-                pair.credit.append([taken.amount, now + LIFE])
-            if taken.amount < amount:
-                wait = taken.retry_after_ms / 1000 if taken.retry_after_ms >= 0 else _LONGEST_WAIT
-                pair.due = now + min(_LONGEST_WAIT, max(_TURN, wait))
+            self._keep(pair, amount, taken)
+
+    def _keep(self, pair: _Pair, wanted: int, taken: Taken) -> None:
+        """Put what was leased to the credit in hand; where it is less than wanted, wait as long as the ledger says."""
+        now = self._clock()
+        if taken.amount > 0:
+            pair.credit.append([taken.amount, now + LIFE])
+        if taken.amount < wanted:
+            wait = taken.retry_after_ms / 1000 if taken.retry_after_ms >= 0 else _LONGEST_WAIT
+            pair.due = now + min(_LONGEST_WAIT, max(_TURN, wait))
 
     def _act(self, ledger: Ledger, pair: _Pair, snapshot: Snapshot, ramp: RampSettings) -> None:
         """Pause or step back for all workers, unless one of them has done so since our words were read."""

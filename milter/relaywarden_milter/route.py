@@ -33,6 +33,10 @@ class Admission(Protocol):
         """May this member carry mail for these recipients now?  Spends its allowance where it warms up."""
         ...
 
+    def borrows(self, member: str, recipients: Sequence[str]) -> bool:
+        """The same, and worth asking the ledger for: nobody else of the pool can carry it."""
+        ...
+
     def largest(self, members: Sequence[str], recipients: Sequence[str]) -> str | None:
         """The one with the largest cap; None: none may send at all."""
         ...
@@ -85,6 +89,9 @@ class Router:
         others = dict.fromkeys(pool.member(turn + step) for step in range(1, len(pool.order)))
         for member in others:
             if member != refused and admission.admits(member.name, recipients):
+                return member
+        for member in dict.fromkeys((refused, *others)):
+            if admission.borrows(member.name, recipients):
                 return member
         by_name = {member.name: member for member in pool.members}
         name = admission.largest(list(by_name), recipients)

@@ -27,6 +27,11 @@ class NoWarmup:
         del member, recipients
         return True
 
+    def borrows(self, member: str, recipients: Sequence[str]) -> bool:
+        """Never asked."""
+        del member, recipients
+        return False
+
     def largest(self, members: Sequence[str], recipients: Sequence[str]) -> str | None:
         """Never asked."""
         del members, recipients

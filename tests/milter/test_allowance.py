@@ -515,3 +515,17 @@ def test_an_owner_who_brings_the_words_spares_the_reading(site: Callable[..., Si
     one.clock.now_ms += 6_000  # and when the owner falls silent, it is read here
     worker.turn()
     assert not worker.admits("new1", to("gmail.com"))
+
+
+def test_what_nobody_has_credit_for_is_borrowed_up_to_the_cap(site: Callable[..., Site]) -> None:
+    """In a pool that only warms up, retries at different workers must not use the cap up."""
+    here = site()
+    workers = [here.worker() for _ in range(4)]
+    for worker in workers:
+        worker.turn()  # connects
+    answers = [worker.borrows("new1", to("gmail.com")) for worker in workers]
+    assert sorted(answers) == [False, False, True, True]  # two an hour
+    here.clock.now_ms += 3_600_000 + 120_000
+    assert sum(worker.borrows("new1", to("gmail.com")) for worker in workers) == 2
+    assert not workers[0].borrows("old", to("gmail.com"))  # a warm member needs no credit
+    assert not workers[0].borrows("new1", to("nobody.knows.example"))

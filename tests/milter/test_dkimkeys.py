@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaywarden.config.settings import DkimSettings, Settings
-from relaywarden.dkimkeys import load_key, parse_key
+from relaywarden.dkimkeys import create_key, load_key, parse_key
 from relaywarden.errors import ConfigError, KeyFileError
 from relaywarden.tenants import Directory
 from relaywarden_milter.keyring import Keyring, aligned
@@ -113,3 +113,35 @@ def test_a_missing_key_is_an_error_until_it_is_there(keys: Any, tmp_path: Path) 
         missing.due = 0.0  # type: ignore[union-attr]
     assert [key.selector for key in keyring.for_tenant(tenant, ["acme.example"])] == ["s"]
     keyring.require_all()
+
+
+def test_a_key_file_that_changes_is_read_again_and_a_good_key_outlives_a_bad_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "k1.pem", tmp_path / "k2.pem"
+    create_key(first, "ed25519")
+    entry = {"domain": "acme.example", "selector": "k1", "key": str(first), "next": {"selector": "k2", "key": str(second)}}
+    settings = Settings.model_validate({"plans": {"p": {}}, "tenants": {"acme": {"plan": "p", "dkim": [entry]}}})
+    keyring, tenant = Keyring(settings), Directory(settings).by_login("acme")
+    assert tenant is not None
+
+    def signing() -> tuple[str, bytes]:
+        (key,) = keyring.for_tenant(tenant, ["acme.example"])
+        return key.selector, key.sign(b"x" * 32)
+
+    before = signing()
+    keyring.select({"acme.example/k1": {"to": "k2"}})
+    assert signing() == before  # the heir is not there: the one before it signs on
+    create_key(second, "ed25519")
+    second.chmod(0o666)  # anybody may write it: not used
+    keyring.refresh()
+    assert signing() == before
+    second.chmod(0o600)
+    keyring.refresh()
+    assert signing()[0] == "k2"
+    keyring.select({})
+    first.write_text("garbage")
+    keyring.refresh()
+    assert signing() == before
+    first.unlink()
+    create_key(first, "ed25519")
+    keyring.refresh()
+    assert signing()[1] != before[1]

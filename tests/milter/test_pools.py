@@ -55,12 +55,16 @@ def router(**route: str) -> Router:
 class Says:
     """An allowance that admits these members, and names the first of a pool as the largest."""
 
-    def __init__(self, *members: str, largest: bool = True) -> None:
-        self.members, self._largest = members, largest
+    def __init__(self, *members: str, largest: bool = True, borrows: str = "") -> None:
+        self.members, self._largest, self._borrows = members, largest, borrows
 
     def admits(self, member: str, recipients: Sequence[str]) -> bool:
         assert recipients == ["b@x.example"]
         return member in self.members
+
+    def borrows(self, member: str, recipients: Sequence[str]) -> bool:
+        assert recipients == ["b@x.example"]
+        return member == self._borrows
 
     def largest(self, members: Sequence[str], recipients: Sequence[str]) -> str | None:
         assert recipients == ["b@x.example"]
@@ -93,6 +97,12 @@ def test_a_pool_in_which_nobody_may_send() -> None:
     assert largest.member == "n1"
     with pytest.raises(FullError, match="new"):  # paused, not only full
         router().route("new", TO, Says(largest=False))
+
+
+def test_the_ledger_is_asked_before_mail_is_put_off() -> None:
+    made = router()
+    routes = [made.route("transactional", TO, Says(borrows="tx1")) for _ in range(4)]
+    assert {route.member for route in routes if route} == {"tx1"}
 
 
 def test_target_pool_leaves_the_member_to_powermta() -> None:

@@ -159,3 +159,35 @@ def test_one_node_down_keeps_only_its_own_waiting(tmp_path: Path) -> None:
     wait_for("the queue is not settled", lambda: made.settled)
     made.close()
     assert counted(store)["messages"] == 1
+
+
+class Picky:
+    """A real ledger that refuses one operation in a way that is no matter of waiting."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def apply(self, operations: Sequence[Operation]) -> list[Result]:
+        if any(isinstance(operation, Settle) and operation.queue_id == "4Qbad" for operation in operations):
+            raise ValueError("a fault of ours")
+        return self.ledger.apply(operations)
+
+    def tenants(self) -> list[str]:
+        return self.ledger.tenants()
+
+    def messages(self, queue_id: str) -> list[tuple[str, bytes]]:
+        return self.ledger.messages(queue_id)
+
+    def close(self) -> None:
+        self.ledger.close()
+
+
+def test_one_operation_at_fault_takes_no_other_with_it(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/ledger.db"
+    made = Settler(lambda: Picky(open_ledger(Settings.model_validate({"store": store}))), 1.0)
+    bad = Settle(ACCOUNT, "4Qbad", "192.0.2.1:1", ("a@x.example",), 1000)
+    made.start()
+    assert not made.submit([settle(1), bad])  # in one batch: the answer is that of the last
+    assert made.submit([bad, settle(2)])
+    made.close()
+    assert counted(store)["messages"] == 2

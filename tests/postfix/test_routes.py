@@ -114,3 +114,14 @@ def test_powermta_is_told_pool_tenant_and_message(
     assert tags == {"x-job": "acme"}  # and nothing that the client sent
     assert chosen in ({"tx1", "tx2"} if target == "member" else {"transactional"})
     assert queue_id in Path(postfix.log).read_text()
+
+
+def test_a_flood_of_forged_headers_is_refused_and_postfix_lives(relay: tuple[Postfix, Sidecar], sink: Sink) -> None:
+    """Postfix searches its queue file for each header that a milter deletes: 16,000 of them end its cleanup by a panic."""
+    postfix, _ = relay
+    message = plain_message("shop@acme.example", ["b@b.test"], "flood", extra="X-Job: a\n" * 12_000)
+    with Client(postfix.host, postfix.submission_port, login="acme", password="secret") as client:
+        sent = client.send("shop@acme.example", ["b@b.test"], message)
+    assert (sent.last.code, "too many control headers" in sent.last.text) == (554, True)
+    assert "panic" not in Path(postfix.log).read_text()
+    assert send(postfix, sink, "after the flood").peer in {"127.0.0.11", "127.0.0.12"}
