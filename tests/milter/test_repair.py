@@ -17,8 +17,9 @@ from relaywarden.config.settings import LintSettings
 from relaywarden_milter.edits import Change, Edits
 from relaywarden_milter.headers import Header, wire_header
 from relaywarden_milter.lint import BodyLint, examine
-from relaywarden_milter.repair import BodyPlan, How, Mended, date, mend, message_id
-from relaywarden_milter.repair import body as carried_out
+from relaywarden_milter.rebody import BodyPlan, How
+from relaywarden_milter.rebody import body as carried_out
+from relaywarden_milter.repair import Mended, date, mend, message_id
 from testbed.milterclient import Reply
 
 NOW = 1_700_000_000.25

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from relaywarden.logs import event
 from relaywarden.tenants import Tenant
-from relaywarden_milter import lint, meters, repair
+from relaywarden_milter import lint, meters, rebody, repair
 from relaywarden_milter.bodyhash import BodyHash
 from relaywarden_milter.outcome import Refusal
 from relaywarden_milter.spool import Spool
@@ -40,7 +40,7 @@ def form(work: Work, tenant: Tenant) -> Refusal | None:
         return None
     if work.message.body_lost:
         return Refusal.put_off(_NO_SPACE, "4.3.1")  # also under `observe`: the headers speak of the repaired body
-    return _rewrite(work, repair.body(work.message.body_pieces(), mended.body))
+    return _rewrite(work, rebody.body(work.message.body_pieces(), mended.body))
 
 
 def _rewrite(work: Work, pieces: Iterable[bytes]) -> Refusal | None:
