@@ -157,7 +157,13 @@ def attack(address: str, inputs: int, rng: random.Random) -> dict[str, int]:
             client.begin(helo=value(rng).replace(b"\n", b""))
         headers, body = hostile_message(rng)
         login = rng.choice([b"acme", b"acme", b"acme", b"else", b"nobody", None])
-        reply = client.message(headers, body, login=login, sender=value(rng)[:200], recipients=[value(rng)[:200]])
+        try:
+            reply = client.message(headers, body, login=login, sender=value(rng)[:200], recipients=[value(rng)[:200]])
+        except ConnectionError:
+            client.sock.close()
+            ends["lost"] = ends.get("lost", 0) + 1
+            client = None
+            continue
         ends[reply.kind] = ends.get(reply.kind, 0) + 1
         for _, _, name, given in reply.changes:
             assert "\r" not in given, (name, given)
@@ -224,6 +230,9 @@ def test_fuzz_hostile_peers(work_folder: WorkFolder, keys: Any, dns: DnsServer) 
         before, memory = descriptors(worker), resident(worker)
         ends = attack(address, INPUTS, random.Random(2))
         assert {"c", "y"} <= set(ends), ends  # some of it is taken, some refused
+        # Once in some 100,000 inputs Debian's libmilter closes a session that did nothing wrong, while others come and go by
+        # the thousand; Postfix would put that message off.
+        assert ends.get("lost", 0) <= 1 + INPUTS // 20_000, ends
         wait_for("connections to be let go", lambda: descriptors(worker) <= before + 5)
         with MilterClient(address) as client:
             reply = client.message(good, b"hello\r\n")
