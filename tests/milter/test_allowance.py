@@ -6,7 +6,6 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from relaywarden import steering, warmup
 from relaywarden.config.settings import Settings
 from relaywarden.errors import ConfigError
 from relaywarden.ledger.connect import open_ledger
-from relaywarden.ledger.operations import Operation, Read, Result, Snapshot, Take, Tally
+from relaywarden.ledger.operations import Operation, Result, Take
 from relaywarden.ledger.sqlite import SqliteLedger
 from relaywarden_milter.allowance import LIFE, MOST, Allowance
 from relaywarden_milter.mxcache import MxCache
@@ -27,72 +26,12 @@ from testbed.factories import WorkFolder
 from testbed.fakeclock import FakeClock
 from testbed.process import wait_for
 from testbed.redis import RedisServer
+from testbed.warmsite import START, Site, settings, to
 
 NOON_MS = 1_795_521_600_000  # 2026-11-24 12:00 UTC
-START = datetime.date(2026, 11, 24)
 DAY_MS = 86_400_000
 SMALL = {"daily": [24, 48, 96]}  # 2, 4 and 8 an hour
 LARGE = {"daily": [7_200, 14_400]}  # 600 and 1200 an hour: chunks of 10 and 20
-
-
-def settings(schedule: dict[str, Any], store: str = "sqlite:////nowhere.db", start: datetime.date = START) -> Settings:
-    warming = {"start": start, "schedule": "mine"}
-    return Settings.model_validate(
-        {
-            "store": store,
-            "ledger": {"timeout": "5s"},
-            "schedules": {"mine": schedule},
-            "pools": {
-                "tx": {
-                    "members": {
-                        "new1": {"ip": "192.0.2.1", "warmup": warming},
-                        "new2": {"ip": "192.0.2.2", "warmup": {**warming, "schedule": "default"}},
-                        "old": {"ip": "192.0.2.3"},
-                    }
-                }
-            },
-        }
-    )
-
-
-def to(provider: str, amount: int = 1) -> list[str]:
-    return [f"r{number}@{provider}" for number in range(amount)]
-
-
-@dataclass
-class Site:
-    """One ledger, and the workers that share it."""
-
-    folder: Path
-    clock: FakeClock
-    settings: Settings
-    ledgers: list[SqliteLedger] = field(default_factory=list)
-
-    def connect(self) -> SqliteLedger:
-        ledger = SqliteLedger(self.folder / "ledger.db", timeout_ms=5000, ticket_ttl_ms=3_600_000, clock=self.clock)
-        self.ledgers.append(ledger)
-        return ledger
-
-    def worker(self, ahead: float = 0.0) -> Allowance:
-        """One more; `ahead`: how many seconds its own clock is ahead of the store's."""
-        clock = self.clock
-        return Allowance(self.settings, self.connect, MxCache(), lambda: clock.now_ms / 1000 + ahead)
-
-    def happened(self, member: str, provider: str, **counters: int) -> None:
-        """What the monitor counts."""
-        self.ledger.apply([Tally(warmup.books(member, provider), counters)])
-
-    @property
-    def ledger(self) -> SqliteLedger:
-        return self.ledgers[0] if self.ledgers else self.connect()
-
-    def entry(self, member: str) -> Any:
-        return steering.read(self.ledger).members.get(member, {})
-
-    def used(self, member: str, provider: str, caps: warmup.Caps = warmup.NOTHING) -> list[int]:
-        (found,) = self.ledger.apply([Read(warmup.account(member, provider, caps))])
-        assert isinstance(found, Snapshot)
-        return [balance.used for balance in found.balances]
 
 
 @pytest.fixture
