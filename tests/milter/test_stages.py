@@ -170,6 +170,12 @@ def test_bulk_mail(keys: Any, action: str, pool: str | None) -> None:
     assert added(Desk(keys, {"bulk": action}).judge(receipt), "X-Virtual-MTA") == ["tx1"]  # no single header convicts
 
 
+def test_observe_does_not_divert_bulk_mail(keys: Any) -> None:
+    outcome = Desk(keys, {"mode": "observe", "bulk": "divert"}).judge(BULK)
+    assert added(outcome, "X-Virtual-MTA") == ["tx1"]
+    assert outcome.record["observed"] == "divert to bulk"
+
+
 def test_what_was_said_of_a_tenant(keys: Any) -> None:
     desk = Desk(keys)
     desk.rules.hear(Words(tenants={"acme": {"divert": "complaints"}}))

@@ -34,8 +34,9 @@ def carriage(work: Work, tenant: Tenant) -> Refusal | None:
         text = "This account is for transactional mail only; this looks like a mailing"
         if (refusal := work.binding(tenant, Refusal.reject(text))) is not None:
             return refusal
+    aside = bulk and tenant.bulk is OnBulk.DIVERT and not work.divert and work.binds(tenant, "divert to bulk")
     router = work.rules.router
-    pool = QUARANTINE if work.divert else BULK if bulk and tenant.bulk is OnBulk.DIVERT else tenant.pool or ""
+    pool = QUARANTINE if work.divert else BULK if aside else tenant.pool or ""
     if not router.has(pool):
         # A tenant without a pool is not tagged; mail that was to take another way must not take the usual one.
         return None if pool == tenant.pool or not pool else Refusal.put_off(_NO_ROUTE)
