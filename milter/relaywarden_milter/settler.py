@@ -165,10 +165,10 @@ class Settler:
             self._apply(batch)
         return bool(batch)
 
-    def _take(self) -> list[_Entry]:
+    def _take(self, most: int = _BATCH) -> list[_Entry]:
         with self._mutex:
             self._busy = bool(self._waiting)
-            return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
     def _apply(self, batch: list[_Entry]) -> int:
         """Send one batch to the store; how many of it must wait."""
@@ -186,7 +186,7 @@ class Settler:
             self._put_back(waiting, error, lambda entries: self._waiting.extendleft(reversed(list(entries))))
         except Exception:
             if len(batch) > 1:
-                return sum(self._apply([entry]) for entry in batch)  # the others must not go with the one at fault
+                return self._apply_singly(batch)  # the others must not go with the one at fault
             # Not a matter of waiting: keeping it would block everything behind it for ever.
             log.exception("the ledger refused an operation of the milter; it is given up")
             meters.UNSETTLED_LOST.inc()
@@ -200,6 +200,15 @@ class Settler:
             self._unsettled_shown = len(self._waiting)
             meters.UNSETTLED.set(self._unsettled_shown)
         return len(waiting)
+
+    def _apply_singly(self, batch: list[_Entry]) -> int:
+        """Send each of a batch alone, in order, until the store goes down; how many of it must wait."""
+        with self._mutex:
+            self._waiting.extendleft(reversed(batch))
+        for carried_out in range(len(batch)):
+            if self._apply(self._take(1)):
+                return len(batch) - carried_out
+        return 0
 
     def _put_back(self, entries: list[_Entry], error: StoreUnavailableError, put: Callable[[Iterable[_Entry]], None]) -> None:
         with self._mutex:

@@ -162,14 +162,20 @@ def test_one_node_down_keeps_only_its_own_waiting(tmp_path: Path) -> None:
 
 
 class Picky:
-    """A real ledger that refuses one operation in a way that is no matter of waiting."""
+    """A real ledger that refuses one operation in a way that is no matter of waiting, and is down at one call."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, ledger: Ledger, down_at: int = 0) -> None:
+        self.ledger, self.down_at, self.calls = ledger, down_at, 0
+        self.carried_out: list[str] = []
 
     def apply(self, operations: Sequence[Operation]) -> list[Result]:
-        if any(isinstance(operation, Settle) and operation.queue_id == "4Qbad" for operation in operations):
+        names = [operation.queue_id for operation in operations if isinstance(operation, Settle)]
+        self.calls += 1
+        if self.calls == self.down_at:
+            raise StoreUnavailableError("down")
+        if "4Qbad" in names:
             raise ValueError("a fault of ours")
+        self.carried_out += names
         return self.ledger.apply(operations)
 
     def tenants(self) -> list[str]:
@@ -191,3 +197,21 @@ def test_one_operation_at_fault_takes_no_other_with_it(tmp_path: Path) -> None:
     assert made.submit([bad, settle(2)])
     made.close()
     assert counted(store)["messages"] == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "down_at"),
+    [
+        pytest.param(["4Q1", "4Q2", "4Q3"], 1, id="the batch"),
+        pytest.param(["4Q1", "4Qbad", "4Q2", "4Q3"], 2, id="the first alone"),
+        pytest.param(["4Q1", "4Qbad", "4Q2", "4Q3"], 4, id="one behind that at fault"),
+    ],
+)
+def test_an_outage_keeps_the_order(tmp_path: Path, names: list[str], down_at: int) -> None:
+    picky = Picky(open_ledger(Settings.model_validate({"store": f"sqlite:///{tmp_path}/ledger.db"})), down_at)
+    made = Settler(lambda: picky, 1.0)
+    made.start()
+    assert not made.submit([Settle(ACCOUNT, name, f"192.0.2.1:{name}", ("a@x.example",), 1000) for name in names])
+    wait_for("the queue is not settled", lambda: made.settled)
+    made.close()
+    assert picky.carried_out == ["4Q1", "4Q2", "4Q3"]
