@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [ROOT / "relaywarden", ROOT / "policyd", ROOT / "milter"]
+SOURCES = [ROOT / "relaywarden", ROOT / "policyd", ROOT / "milter", ROOT / "monitor"]
 
 
 def packages() -> dict[str, str]:
@@ -84,7 +84,7 @@ def test_a_built_wheel_works_outside_the_tree(tmp_path: Path) -> None:
     site = tmp_path / "site"
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(site)], check=True)
     code = (
-        "import relaywarden, relaywarden_policyd, relaywarden_milter;"
+        "import relaywarden, relaywarden_policyd, relaywarden_milter, relaywarden_monitor;"
         "from relaywarden.ledger.scripts import scripts; assert scripts()['charge'].source;"
         "from importlib.resources import files; assert files('relaywarden.ledger').joinpath('schema.sql').is_file();"
         "print(relaywarden.__file__)"

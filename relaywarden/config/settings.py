@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from relaywarden.config.fields import (
     AddressField,
@@ -31,6 +31,15 @@ from relaywarden.config.fields import (
     TextList,
     TransportName,
 )
+from relaywarden.config.monitor_settings import (
+    DnsWatchSettings,
+    HealthSettings,
+    MonitorSettings,
+    NotifySettings,
+    ReactSettings,
+    SuppressionSettings,
+)
+from relaywarden.config.table import Table
 from relaywarden.limits import Limit
 
 
@@ -102,12 +111,6 @@ class OnFull(Enum):
 
     DEFER = "defer"
     SEND = "send"
-
-
-class Table(BaseModel):
-    """Base of every section: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
 
 class PolicydSettings(Table):
@@ -271,6 +274,8 @@ class PlanSettings(Table):
         OnBulk.ALLOW, description="mail sent like a newsletter: allow, divert (to the pool called bulk) or reject (5.7.1)"
     )
     settings_id: str = Field("", description="rspamd Settings-ID of this plan's mail; default: scan.settings_id")
+    health: HealthSettings = Field(HealthSettings(), description="when bad outcomes are too many")
+    suppression: SuppressionSettings = Field(SuppressionSettings(), description="recipients not to be sent to again")
 
     @field_validator("limits")
     @classmethod
@@ -348,6 +353,7 @@ class MemberSettings(Table):
     """One pool member: a Postfix transport or a PowerMTA virtual MTA."""
 
     ip: IPAddress = Field(description="its source address")
+    helo: Domain | None = Field(None, description="the name it says HELO with; `relaywarden dns` compares")
     warmup: WarmupSettings | None = Field(None, description="new address: how it is warmed up")
 
 
@@ -434,6 +440,7 @@ class Settings(Table):
     )
     policyd: PolicydSettings = Field(PolicydSettings(), description="the policy daemon")
     milter: MilterSettings = Field(MilterSettings(), description="the milter")
+    monitor: MonitorSettings = Field(MonitorSettings(), description="the monitor, which reads what became of the mail")
     scan: ScanSettings | None = Field(None, description="content scan by rspamd; absent: nothing is scanned")
     plans: dict[Name, PlanSettings] = Field({}, description="named sets of limits")
     unknown_login: Annotated[UnknownLoginPlan | Literal["reject", "ignore"], BeforeValidator(_unknown_login)] = Field(
@@ -446,6 +453,9 @@ class Settings(Table):
     )
     schedules: dict[Name, ScheduleSettings] = Field({}, description="warm-up schedules of your own")
     ramp: RampSettings = Field(RampSettings(), description="when a member's warm-up is paused or stepped back")
+    react: ReactSettings = Field(ReactSettings(), description="what the monitor does when an address is blamed")
+    dns: DnsWatchSettings = Field(DnsWatchSettings(), description="blocklists and identity of the pools")
+    notify: NotifySettings = Field(NotifySettings(), description="who is told")
     route: RouteSettings = Field(RouteSettings(), description="how the chosen pool reaches the MTA")
     signing: SigningSettings = Field(SigningSettings(), description="how DKIM signatures are made")
     lint: LintSettings = Field(LintSettings(), description="what is repaired or refused before signing")

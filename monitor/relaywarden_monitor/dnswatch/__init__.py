@@ -1,0 +1,1 @@
+"""dnswatch - whether DNS vouches for the pools: blocklists, reverse names, SPF, DKIM keys, DMARC."""

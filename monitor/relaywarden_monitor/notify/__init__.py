@@ -1,0 +1,1 @@
+"""notify - tell people and programs: webhook, mail, log; the first crossing and the recovery, each once."""
