@@ -67,6 +67,7 @@ _WORDS = {
     Cause.LIMIT: "a limit is reached",
     Cause.NEVER: "more than a limit allows as a whole",
     Cause.SUSPENDED: "the tenant is suspended",
+    Cause.SUPPRESSED: "the recipient is on the tenant's suppression list",
     Cause.RECIPIENTS: "too many recipients in one message",
     Cause.SIZE: "the message is too large",
     Cause.UNKNOWN_LOGIN: "no tenant has this login (unknown_login)",

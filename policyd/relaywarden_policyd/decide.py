@@ -22,10 +22,11 @@ from typing import NamedTuple
 
 from relaywarden.config.settings import Mode, OnExceed, Outcome, Settings
 from relaywarden.ledger.operations import Account, Charge, Decision, Done, Reconcile, Refusal, Refuse, Status
+from relaywarden.ledger.records import Suppression
 from relaywarden.limits import Limit, Scope, format_bytes
 from relaywarden.tenants import Directory, Tenant
 from relaywarden_policyd.protocol import Request, State
-from relaywarden_policyd.verdict import Action, Cause, Verdict, describe_refusal
+from relaywarden_policyd.verdict import Action, Cause, Verdict, describe_refusal, describe_suppression
 from relaywarden_policyd.wiring import Wiring
 
 
@@ -125,6 +126,8 @@ def answer(question: Question, result: Decision | Done, *, local: bool = False) 
         wait = result.refusal.retry_after_ms if result.refusal else None
         return Verdict(Action.DEFER, Cause.STORE, tenant.name, tenant.mode.value, dsn="4.7.1", text=_WITHOUT_STORE,
                        retry_after_ms=wait, repeated=result.repeated)  # fmt: skip
+    if result.status is Status.SUPPRESSED or (result.status is Status.ADMITTED and result.reason):
+        return _suppressed(tenant, result)
     if result.refusal is None and result.status is Status.ADMITTED:
         if verdict is not None:
             return verdict
@@ -138,6 +141,14 @@ def answer(question: Question, result: Decision | Done, *, local: bool = False) 
         return Verdict(Action.REJECT, Cause.SUSPENDED, tenant.name, tenant.mode.value, dsn="5.7.1", text=text,
                        repeated=result.repeated, reason=result.reason)  # fmt: skip
     return _at_limit(tenant, _limit(question.operation.account, result.refusal), result.refusal, result)
+
+
+def _suppressed(tenant: Tenant, result: Decision) -> Verdict:
+    """The recipient is on the tenant's list; ADMITTED: only observed."""
+    entry, observed = Suppression.unpack(result.reason), result.status is Status.ADMITTED
+    return Verdict(Action.DUNNO if observed else Action.REJECT, Cause.SUPPRESSED, tenant.name, tenant.mode.value,
+                   dsn="" if observed else "5.7.1", text=describe_suppression(entry), observed=observed,
+                   repeated=result.repeated, reason=f"{entry.kind}: {entry.reason}".rstrip(": "))  # fmt: skip
 
 
 def _cap(tenant: Tenant, request: Request, earlier: int) -> Verdict | None:

@@ -6,11 +6,13 @@ name, no operator's note, no other balance.
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from relaywarden.ledger.operations import Refusal
+from relaywarden.ledger.records import Suppression
 from relaywarden.limits import Limit, Meter, format_bytes
 
 
@@ -35,6 +37,7 @@ class Cause(Enum):
     LIMIT = "limit"
     NEVER = "never"  # more than the limit as a whole: waiting does not help
     SUSPENDED = "suspended"
+    SUPPRESSED = "suppressed"  # the recipient bounced or complained, and is on the tenant's suppression list
     RECIPIENTS = "recipients_per_message"
     SIZE = "bytes_per_message"
     UNKNOWN_LOGIN = "unknown_login"
@@ -61,7 +64,7 @@ class Verdict:
     observed: bool = False
     repeated: bool = False  # a resent request: answered as before, charged once
     granted: bool = False  # beyond a limit, and charged to a grant
-    reason: str = ""  # the operator's note on a suspension; for the log, never for the client
+    reason: str = ""  # the operator's note on a suspension, or of a suppressed recipient; for the log, never for the client
 
     @property
     def admits(self) -> bool:
@@ -105,6 +108,15 @@ def describe_refusal(limit: Limit | None, refusal: Refusal) -> str:
         return f"Over the sending limit of {allowed}{meter} {span}, which no wait can make room for"
     used = _amount(limit.meter, refusal.used)
     return f"Sending limit of {allowed}{meter} {span} reached, {used} used; {_retry(refusal.retry_after_ms)}"
+
+
+def describe_suppression(entry: Suppression) -> str:
+    """Why a recipient is refused, in words for the client: what happened, and when it ends."""
+    since, until = (
+        datetime.datetime.fromtimestamp(ms / 1000, datetime.timezone.utc).date() for ms in (entry.since_ms, entry.until_ms)
+    )
+    what = {"bounced": "it bounced", "complained": "its reader complained"}.get(entry.kind, "your provider put it there")
+    return f"This recipient is on your suppression list until {until}: {what} on {since}; do not send to it again"
 
 
 def _retry(ms: int | None) -> str:

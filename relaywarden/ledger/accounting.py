@@ -41,9 +41,10 @@ from relaywarden.ledger.operations import (
     Steer,
     Take,
     Taken,
-    Tally,
     recipient_digest,
 )
+from relaywarden.ledger.recording import RecordBooks, SuppressionBooks, record, suppression
+from relaywarden.ledger.records import HISTORY_MS, HOUR_MS
 from relaywarden.ledger.scores import SCORES, Tableau
 from relaywarden.ledger.ticket import ANONYMOUS, Phase, Ticket, read_refusal, write_refusal
 from relaywarden.limits import Meter
@@ -52,7 +53,7 @@ LAST_REFUSAL = "r"  # the field that keeps when and by what a tenant was last re
 SETTLED_TTL_MS = 300_000  # a settled or refused ticket still answers a resent request this long
 
 
-class Books(Fields, Protocol):
+class Books(Fields, SuppressionBooks, Protocol):
     """One tenant's part of the store, inside one step."""
 
     now_ms: int
@@ -95,13 +96,20 @@ class Books(Fields, Protocol):
         ...
 
 
-def apply(books: Books, operation: Operation) -> Result:
+class StoreBooks(Books, RecordBooks, Protocol):
+    """The same, where records are kept too."""
+
+
+def decide(books: Books, operation: Charge | Reconcile) -> Decision:
+    """Charge a request, or refuse it."""
+    return _charge(books, operation) if isinstance(operation, Charge) else _reconcile(books, operation)
+
+
+def apply(books: StoreBooks, operation: Operation) -> Result:
     """Carry out one operation on the books of its tenant."""
     match operation:
-        case Charge():
-            return _charge(books, operation)
-        case Reconcile():
-            return _reconcile(books, operation)
+        case Charge() | Reconcile():
+            return decide(books, operation)
         case Refuse():
             return _refuse(books, operation)
         case Abandon():
@@ -118,8 +126,12 @@ def apply(books: Books, operation: Operation) -> Result:
             return Done(state)
         case Reset():
             return _reset(books)
-        case Take() | Tally() | Score():
-            return _add(books, operation)
+        case Take():
+            return _take(books, operation)
+        case Score():
+            return _score(books, operation)
+        case _:
+            return record(books, operation, recipient_digest)
 
 
 def merge(state: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,6 +167,9 @@ def _charge(books: Books, op: Charge) -> Decision:
         return Decision(Status.ADMITTED, repeated=True)
     if (answered < 0 or ticket.phase is Phase.REFUSED) and ticket.refusal and not op.late_ms:
         return Decision(Status.REFUSED, ticket.refusal, repeated=True)
+    listed = suppression(books, digest) if not op.late_ms else ""
+    if listed and not _observes(op.account, state):
+        return _refuse_suppressed(books, op, ticket, digest, listed)
     ticket.phase = Phase.OPEN  # a late charge was admitted without the store, whatever was said of it before
     cost = Cost(
         messages=0 if ticket.message_ms else 1,
@@ -165,7 +180,7 @@ def _charge(books: Books, op: Charge) -> Decision:
     balances = Balances(books, op.account, state, books.now_ms, late=op.late_ms > 0)
     found = balances.check(cost)
     if op.dry:
-        return _decision(found)
+        return _decision(found)._replace(reason=listed)
     if found.refused is not None:
         ticket.recipients.append((digest, -books.now_ms))
         _note_refusal(books, ticket, found.refused)
@@ -176,7 +191,7 @@ def _charge(books: Books, op: Charge) -> Decision:
     _book(books, ticket, balances, cost, found)
     _keep_grants(books, balances, state)
     _save(books, op.ticket, ticket, op.queue_id, op.connection if cost.messages else "")
-    return _decision(found)
+    return _decision(found)._replace(reason=listed)
 
 
 def _decision(found: Check, repeated: bool = False) -> Decision:
@@ -215,6 +230,19 @@ def _refuse_suspended(books: Books, op: Charge, ticket: Ticket, digest: bytes, r
         _count(books, refused=1)
         _save(books, op.ticket, ticket, "", "")
     return Decision(Status.SUSPENDED, reason=reason)
+
+
+def _refuse_suppressed(books: Books, op: Charge, ticket: Ticket, digest: bytes, listed: str) -> Decision:
+    if not op.dry and not ticket.answered(digest):
+        ticket.recipients.append((digest, -books.now_ms))
+        _count(books, refused=1)
+        books.add_hour(books.now_ms // HOUR_MS, {"suppressed": 1}, HISTORY_MS)
+        _save(books, op.ticket, ticket, "", "")
+    return Decision(Status.SUPPRESSED, reason=listed)
+
+
+def _observes(account: Account, state: Mapping[str, Any]) -> bool:
+    return account.observe if "mode" not in state else bool(state["mode"] == "observe")
 
 
 def _reconcile(books: Books, op: Reconcile) -> Decision:
@@ -354,17 +382,6 @@ def _reset(books: Books) -> Done:
     return Done(books.load_state())
 
 
-def _add(books: Books, op: Take | Tally | Score) -> Taken | Done:
-    """What has no ticket."""
-    if isinstance(op, Take):
-        return _take(books, op)
-    if isinstance(op, Score):
-        _score(books, op)
-    elif any(op.counts.values()):
-        _count(books, **op.counts)
-    return Done()
-
-
 def _take(books: Books, op: Take) -> Taken:
     taken, wait = Balances(books, op.account, books.load_state(), books.now_ms).take(op.amount)
     if taken:
@@ -372,12 +389,13 @@ def _take(books: Books, op: Take) -> Taken:
     return Taken(taken, wait)
 
 
-def _score(books: Books, op: Score) -> None:
+def _score(books: Books, op: Score) -> Done:
     tableau = Tableau(books.load_tail(SCORES), books.now_ms)
     tableau.add(op.score, op.symbols)
     books.save_tail(SCORES, tableau.pack())
     if books.load_counters() is None:  # by them the tenant is listed
         books.save_counters(Counters(None, books.now_ms).pack())
+    return Done()
 
 
 def _find_ticket(books: Books, queue_id: str, connection: str) -> tuple[str, Ticket | None]:

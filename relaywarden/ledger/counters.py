@@ -1,7 +1,7 @@
 """counters - what a tenant did this hour and today (UTC, by the store's clock).  No I/O.
 
 Wire format: double hour number, double day number, then ten doubles for the hour and ten for the day, in the order of
-`operations.COUNTERS`.  Refunds are taken off as far as they fall into the same hour or day as the charge.
+`records.COUNTERS`.  Refunds are taken off as far as they fall into the same hour or day as the charge.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import sys
 from array import array
 
-from relaywarden.ledger.operations import COUNTERS
+from relaywarden.ledger.records import COUNTERS, DAY_MS, HOUR_MS
 
 _SIZE = len(COUNTERS)
 _ZERO = array("d", bytes(8 * _SIZE))
-HOUR_MS = 3_600_000
-DAY_MS = 86_400_000
 
 
 class Counters:
@@ -42,6 +40,14 @@ class Counters:
         index = COUNTERS.index(name)
         self.per_hour[index] += amount
         self.per_day[index] += amount
+
+    def add_at(self, name: str, amount: float, at_ms: int) -> None:
+        """Count what happened at `at_ms` in the hour and on the day it happened in, if they are still current."""
+        index = COUNTERS.index(name)
+        if at_ms // HOUR_MS == self.hour:
+            self.per_hour[index] += amount
+        if at_ms // DAY_MS == self.day:
+            self.per_day[index] += amount
 
     def take_back(self, name: str, amount: float, charged_ms: int) -> None:
         """Take `amount`, counted at `charged_ms`, off the hour and the day it was counted in, if they are still current."""

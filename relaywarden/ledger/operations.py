@@ -13,10 +13,10 @@ result for each, in order.  Operations of one tenant take effect in the order gi
     Steer      an operator's change of the dynamic state (suspension, overrides)
     Reset      forget what a tenant's balances have used
     Take       as many messages as fit, without a ticket: leases for the warm-up of addresses
-    Tally      add to the counters what was learned elsewhere (delivered, bounced, ...)
     Score      what rspamd said of one message
+    records    outcomes, notes and suppressed recipients, see `records`
 
-The last three are not deduplicated: sent again after a lost answer, they count twice.  Tenants whose names begin with "!" are
+Take and Score are not deduplicated: sent again after a lost answer, they count twice.  Tenants whose names begin with "!" are
 relaywarden's own (no login can have such a name): "!member:tx1/google" is what tx1 carried to google.
 """
 
@@ -32,13 +32,11 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 from relaywarden.errors import StoreUnavailableError
+from relaywarden.ledger.records import Record, RecordResult, books_of, check_amount
 from relaywarden.ledger.scores import Scores
-from relaywarden.limits import MAX_AMOUNT, Limit, Meter, Scope
+from relaywarden.limits import Limit, Meter, Scope
 
 METERS = tuple(Meter)
-COUNTERS = (
-    "messages", "recipients", "bytes", "refused", "rejected", "held", "delivered", "deferred", "bounced", "complained",
-)  # fmt: skip
 BY_ENTRY = ("limits", "grants", "faults", "tenants", "selectors", "members")  # of the dynamic state; lua/steer.lua has them too
 
 
@@ -205,21 +203,7 @@ class Take:
     amount: int
 
     def __post_init__(self) -> None:
-        _check_amount("Take", self.amount)
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Add `counts` (names of COUNTERS, amounts of at least 0) to this hour's and today's counters; else ValueError."""
-
-    tenant: str
-    counts: Mapping[str, int]
-
-    def __post_init__(self) -> None:
-        for name, amount in self.counts.items():
-            if name not in COUNTERS:
-                raise ValueError(f"expected a counter ({', '.join(COUNTERS)}), got {name!r:.100}")
-            _check_amount(name, amount)
+        check_amount("Take", self.amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,17 +222,14 @@ class Score:
             raise ValueError("expected a score, got nan")
 
 
-def _check_amount(name: str, amount: int) -> None:
-    if not 0 <= amount <= MAX_AMOUNT:
-        raise ValueError(f"{name}: expected an amount of 0 to {MAX_AMOUNT}, got {amount}")
-
-
-Operation = Charge | Reconcile | Refuse | Abandon | Settle | Refund | Read | Steer | Reset | Take | Tally | Score
-_BY_NAME = (Steer, Reset, Tally, Score)  # they name their tenant, all others an account
+Operation = Charge | Reconcile | Refuse | Abandon | Settle | Refund | Read | Steer | Reset | Take | Score | Record
+_BY_NAME = (Steer, Reset, Score)  # they name their tenant, all others but records an account
 
 
 def tenant_of(operation: Operation) -> str:
     """Whose books an operation is about."""
+    if isinstance(operation, Record):
+        return books_of(operation)
     return operation.tenant if isinstance(operation, _BY_NAME) else operation.account.tenant
 
 
@@ -261,6 +242,7 @@ class Status(Enum):
     HELD = "held"  # charged past a limit, and to be held
     REFUSED = "refused"
     SUSPENDED = "suspended"
+    SUPPRESSED = "suppressed"  # the recipient is on the tenant's suppression list
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +262,7 @@ class Decision(NamedTuple):
     refusal: Refusal | None = None
     repeated: bool = False  # the same request was answered before; nothing was charged now
     granted: bool = False  # beyond a limit, and charged to a grant instead of the windows
-    reason: str = ""  # why the tenant is suspended
+    reason: str = ""  # why the tenant is suspended; or the packed Suppression of the recipient, also beside ADMITTED (observe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +300,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Result of Steer, Reset, Refuse and Abandon (with the state as it is now), and of Tally and Score (without)."""
+    """Result of Steer, Reset, Refuse and Abandon (with the state as it is now), and of Score (without)."""
 
     state: Mapping[str, Any] = field(default_factory=dict)
 
@@ -331,7 +313,7 @@ class Taken:
     retry_after_ms: int = 0
 
 
-Result = Decision | Settlement | Snapshot | Done | Taken
+Result = Decision | Settlement | Snapshot | Done | Taken | RecordResult
 
 
 class PartlyUnavailableError(StoreUnavailableError):

@@ -37,6 +37,34 @@ CREATE TABLE IF NOT EXISTS ticket (
     UNIQUE (name, tenant)
 );
 
+-- What happened in an hour (hours since 1970).
+CREATE TABLE IF NOT EXISTS hour (
+    book TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    PRIMARY KEY (book, hour, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS hour_expiry ON hour (expires_ms);
+
+CREATE TABLE IF NOT EXISTS note (
+    book TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    PRIMARY KEY (book, topic, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS note_expiry ON note (expires_ms);
+
+CREATE TABLE IF NOT EXISTS suppression (
+    book TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (book, digest)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS pointer (
     tenant TEXT NOT NULL,
     name TEXT NOT NULL,

@@ -40,17 +40,18 @@ from relaywarden.ledger.operations import (
     Steer,
     Take,
     Taken,
-    Tally,
     Used,
     recipient_digest,
     tenant_of,
 )
+from relaywarden.ledger.record_scripts import RECORD_VERBS, record_arguments, record_result
 from relaywarden.ledger.scores import Tableau, bucket_of, names_of, thousandths
 from relaywarden.ledger.ticket import ANONYMOUS, read_refusal
 
-VERBS = ("charge", "reconcile", "refuse", "abandon", "settle", "refund", "read", "steer", "reset", "take", "tally", "score")
+VERBS = ("charge", "reconcile", "refuse", "abandon", "settle", "refund", "read", "steer", "reset", "take", "score")
+_RECORDS_SHARE = ("books", "counters")
 _SHARED = ("books", "counters", "window", "unique", "state", "balances", "ticket", "accounting")
-_STATUS = (Status.ADMITTED, Status.REFUSED, Status.SUSPENDED, Status.HELD)
+_STATUS = (Status.ADMITTED, Status.REFUSED, Status.SUSPENDED, Status.HELD, Status.SUPPRESSED)
 _PREFIX, _SUFFIX = "rw:{", "}"
 _FLAG = (b"0", b"1")
 _LATE = b"3"
@@ -69,10 +70,12 @@ def scripts() -> Mapping[str, Script]:
     """All verbs."""
     folder = files("relaywarden.ledger.lua")
     books = "".join(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in _SHARED)
+    few = "".join(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in _RECORDS_SHARE)
     ahead = {"charge": folder.joinpath("charge_fast.lua").read_text(encoding="utf-8")}
     found = {}
-    for verb in VERBS:
-        source = ahead.get(verb, "") + books + folder.joinpath(f"{verb}.lua").read_text(encoding="utf-8")
+    for verb in (*VERBS, *RECORD_VERBS):
+        shared = books if verb in VERBS else few
+        source = ahead.get(verb, "") + shared + folder.joinpath(f"{verb}.lua").read_text(encoding="utf-8")
         found[verb] = Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
     return found
 
@@ -124,10 +127,10 @@ def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
             return "reset", ()
         case Take(account, amount):
             return "take", (account.wire, amount)
-        case Tally(_, counts):
-            return "tally", tuple(part for entry in counts.items() for part in entry)
         case Score(_, score, symbols):
             return "score", (bucket_of(score), thousandths(score), *names_of(symbols))
+        case _:
+            return record_arguments(operation)
 
 
 def _account(account: Account) -> tuple[bytes, bytes]:
@@ -153,8 +156,10 @@ def result(operation: Operation, reply: Any) -> Result:
                 return _snapshot(reply)
             case Take():
                 return Taken(int(reply[0]), int(reply[1]))
-            case Steer() | Reset() | Refuse() | Abandon() | Tally() | Score():
+            case Steer() | Reset() | Refuse() | Abandon() | Score():
                 return Done(json.loads(reply))
+            case _:
+                return record_result(operation, reply)
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise LedgerError(f"Redis replied what no script of relaywarden replies: {reply!r:.200}") from error
 

@@ -12,7 +12,6 @@ Known limits: one host only, and a file system with working locks (not NFS).  A 
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
@@ -20,12 +19,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from relaywarden.errors import StoreUnavailableError
 from relaywarden.ledger import accounting
 from relaywarden.ledger.operations import Operation, Result, tenant_of
-from relaywarden.ledger.unique import Shelf
+from relaywarden.ledger.sqlite_books import UPSERTS, SqliteBooks
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.005
 _BUSY = "database is locked"  # SQLite's text for SQLITE_BUSY; Python 3.10 gives no error code
@@ -38,16 +36,6 @@ _PRAGMAS = (
     "PRAGMA page_size=2048; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
     "PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=4000;"
 )
-_UPSERTS = {
-    "balance": "REPLACE INTO balance VALUES (?,?,?)",  # these have no other index: one descent of the tree, not two
-    "tail": "REPLACE INTO tail VALUES (?,?,?)",
-    "sketch": "REPLACE INTO sketch VALUES (?,?,?,?)",
-    "ticket": "INSERT INTO ticket VALUES (?,?,?,?) "
-    "ON CONFLICT DO UPDATE SET value=excluded.value, expires_ms=excluded.expires_ms",
-    "pointer": "INSERT INTO pointer VALUES (?,?,?,?) "
-    "ON CONFLICT DO UPDATE SET ticket=excluded.ticket, expires_ms=excluded.expires_ms",
-    "tenant": "REPLACE INTO tenant VALUES (?,?,?)",
-}
 
 
 def _host_clock() -> int:
@@ -148,10 +136,10 @@ class SqliteLedger:
     def _run(self, operations: Sequence[Operation]) -> list[Result]:
         now_ms = self._clock()
         names = [tenant_of(operation) for operation in operations]
-        books = {name: _Books(self._db, name, now_ms, self._ticket_ttl_ms) for name in names}
+        books = {name: SqliteBooks(self._db, name, now_ms, self._ticket_ttl_ms) for name in names}
         self._load(books)
         results = [accounting.apply(books[name], operation) for name, operation in zip(names, operations, strict=True)]
-        for table, statement in _UPSERTS.items():
+        for table, statement in UPSERTS.items():
             rows = [row for book in books.values() for row in book.rows(table)]
             if rows:
                 self._db.executemany(statement, rows)
@@ -160,7 +148,7 @@ class SqliteLedger:
             self._sweep(now_ms)
         return results
 
-    def _load(self, books: Mapping[str, _Books]) -> None:
+    def _load(self, books: Mapping[str, SqliteBooks]) -> None:
         """What every operation needs of its tenant, in one query a table for all tenants of the batch."""
         names = list(books)
         for start in range(0, len(names), _LOADED_TOGETHER):
@@ -181,118 +169,6 @@ class SqliteLedger:
                 " AND expires_ms < ?",
                 (now_ms,),
             )
-
-
-class _Books:
-    """One tenant inside one transaction: values are read at their first use at the latest, and written at the end."""
-
-    def __init__(self, db: sqlite3.Connection, tenant: str, now_ms: int, ticket_ttl_ms: int) -> None:
-        self.now_ms = now_ms
-        self.ticket_ttl_ms = ticket_ttl_ms
-        self._db = db
-        self._tenant = tenant
-        self.balances: dict[str, bytes] = {}
-        self.counters: bytes | None = None
-        self.state: str | None = None
-        self._tails: dict[str, bytes | None] = {}
-        self._tickets: dict[str, bytes | None] = {}
-        self._pointers: dict[str, str | None] = {}
-        self._shelves: dict[str, _Shelf] = {}
-        self._dirty: dict[str, dict[str, tuple[Any, ...]]] = {table: {} for table in _UPSERTS}
-
-    def rows(self, table: str) -> list[tuple[Any, ...]]:
-        """What is to be written to `table`."""
-        if table == "sketch":
-            return [row for shelf in self._shelves.values() for row in shelf.rows()]
-        if table == "tenant":
-            return [(self._tenant, self.counters, self.state)] if self._dirty[table] else []
-        return list(self._dirty[table].values())
-
-    def load(self, name: str) -> bytes | None:
-        return self.balances.get(name)
-
-    def save(self, name: str, value: bytes) -> None:
-        self.balances[name] = value
-        self._dirty["balance"][name] = (self._tenant, name, value)
-
-    def load_tail(self, name: str) -> bytes | None:
-        if name not in self._tails:
-            query = "SELECT value FROM tail WHERE tenant=? AND name=?"
-            row = self._db.execute(query, (self._tenant, name)).fetchone()
-            self._tails[name] = row[0] if row else None
-        return self._tails[name]
-
-    def save_tail(self, name: str, value: bytes) -> None:
-        self._tails[name] = value
-        self._dirty["tail"][name] = (self._tenant, name, value)
-
-    def shelf(self, name: str) -> Shelf:
-        if name not in self._shelves:
-            self._shelves[name] = _Shelf(self._db, self._tenant, name)
-        return self._shelves[name]
-
-    def load_ticket(self, ticket: str) -> bytes | None:
-        if ticket not in self._tickets:
-            self._tickets[ticket] = self._unexpired("SELECT value, expires_ms FROM ticket WHERE tenant=? AND name=?", ticket)
-        return self._tickets[ticket]
-
-    def save_ticket(self, ticket: str, value: bytes, ttl_ms: int) -> None:
-        self._tickets[ticket] = value
-        self._dirty["ticket"][ticket] = (self._tenant, ticket, value, self.now_ms + ttl_ms)
-
-    def find(self, name: str) -> str | None:
-        if name not in self._pointers:
-            self._pointers[name] = self._unexpired("SELECT ticket, expires_ms FROM pointer WHERE tenant=? AND name=?", name)
-        return self._pointers[name]
-
-    def point(self, name: str, ticket: str, ttl_ms: int) -> None:
-        self._pointers[name] = ticket
-        self._dirty["pointer"][name] = (self._tenant, name, ticket, self.now_ms + ttl_ms)
-
-    def load_counters(self) -> bytes | None:
-        return self.counters
-
-    def save_counters(self, value: bytes) -> None:
-        self.counters = value
-        self._dirty["tenant"]["*"] = ()
-
-    def load_state(self) -> dict[str, Any]:
-        return dict(json.loads(self.state)) if self.state else {}
-
-    def save_state(self, state: Mapping[str, Any]) -> None:
-        self.state = json.dumps(state) if state else None
-        self._dirty["tenant"]["*"] = ()
-
-    def clear(self) -> None:
-        for table in ("balance", "tail", "sketch"):
-            self._db.execute(f"DELETE FROM {table} WHERE tenant=?", (self._tenant,))  # noqa: S608  # our own constants
-        for kept in (self.balances, self._tails, self._shelves, self._dirty["balance"], self._dirty["tail"]):
-            kept.clear()
-
-    def _unexpired(self, query: str, name: str) -> Any:
-        row = self._db.execute(query, (self._tenant, name)).fetchone()
-        return row[0] if row and row[1] > self.now_ms else None
-
-
-class _Shelf:
-    """One sketch's fields, read together at the first use."""
-
-    def __init__(self, db: sqlite3.Connection, tenant: str, name: str) -> None:
-        self._key = (tenant, name)
-        self._values: dict[str, bytes] = dict(
-            db.execute("SELECT field, value FROM sketch WHERE tenant=? AND name=? AND value<>x''", self._key)
-        )
-        self._dirty: set[str] = set()
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        return [(*self._key, field, self._values[field]) for field in self._dirty]
-
-    def load(self, field: str) -> bytes | None:
-        return self._values.get(field)
-
-    def load_all(self) -> dict[str, bytes]:
-        return dict(self._values)
-
-    def save(self, field: str, value: bytes) -> None:
-        self._values[field] = value
-        self._dirty.add(field)
+        for table, keys in (("hour", "book, hour, name"), ("note", "book, topic, name")):
+            oldest = f"SELECT {keys} FROM {table} WHERE expires_ms < ? LIMIT {_SWEEP_ROWS}"  # noqa: S608  # our own constants
+            self._db.execute(f"DELETE FROM {table} WHERE ({keys}) IN ({oldest})", (now_ms,))  # noqa: S608  # the same

@@ -9,11 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from relaywarden.ledger.operations import (
-    COUNTERS,
     Account,
     Charge,
     Decision,
-    Done,
+
     Operation,
     Read,
     Refusal,
@@ -23,9 +22,9 @@ from relaywarden.ledger.operations import (
     Steer,
     Take,
     Taken,
-    Tally,
 )
 from relaywarden.ledger.window import PARTS
+from relaywarden.ledger.records import COUNTERS, Tallied, Tally
 from relaywarden.limits import MAX_AMOUNT, Limit, Meter
 from testbed.ledgerstore import Store, StoreMaker
 
@@ -192,7 +191,7 @@ def test_the_operations_of_a_batch_are_answered_in_their_order(store: Store) -> 
     batch: list[Operation] = [Take(acc, 3), Read(acc), Tally(BOOKS, {"bounced": 2}), Take(acc, 3), Read(acc)]
     first, before, done, second, after = store.ledger.apply(batch)
     assert first == Taken(3, 0)
-    assert done == Done()
+    assert done == Tallied()
     assert isinstance(second, Taken)
     assert second.amount == 2
     assert isinstance(before, Snapshot)
@@ -246,7 +245,7 @@ def test_a_take_is_as_many_charges_of_one_message(new_store: StoreMaker, steps: 
 
 def test_a_tally_is_added_to_the_hour_and_the_day(store: Store) -> None:
     acc = account("3/hour")
-    assert store.do(Tally(BOOKS, {"delivered": 7, "deferred": 2})) == Done()
+    assert store.do(Tally(BOOKS, {"delivered": 7, "deferred": 2})) == Tallied()
     store.do(Tally(BOOKS, {"delivered": 1, "bounced": 0, "complained": 4}))
     expected = dict.fromkeys(COUNTERS, 0) | {"delivered": 8, "deferred": 2, "complained": 4}
     assert read(store, acc).hour == read(store, acc).today == expected
@@ -266,7 +265,7 @@ def test_every_counter_can_be_tallied(store: Store) -> None:
 
 
 def test_an_empty_tally_leaves_nothing(store: Store) -> None:
-    assert store.do(Tally("acme", {})) == store.do(Tally("acme", {"bounced": 0})) == Done()
+    assert store.do(Tally("acme", {})) == store.do(Tally("acme", {"bounced": 0})) == Tallied()
     assert store.ledger.tenants() == []
 
 

@@ -16,7 +16,8 @@ import pytest
 from relaywarden import steering, warmup
 from relaywarden.config.load import load
 from relaywarden.ledger.connect import open_ledger
-from relaywarden.ledger.operations import Ledger, Take, Tally
+from relaywarden.ledger.operations import Ledger, Take
+from relaywarden.ledger.records import Tally
 from testbed.redis import RedisServer
 
 CONFIG = """

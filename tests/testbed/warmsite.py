@@ -9,7 +9,8 @@ from typing import Any
 
 from relaywarden import steering, warmup
 from relaywarden.config.settings import Settings
-from relaywarden.ledger.operations import Read, Snapshot, Tally
+from relaywarden.ledger.operations import Read, Snapshot
+from relaywarden.ledger.records import Tally
 from relaywarden.ledger.sqlite import SqliteLedger
 from relaywarden_milter.allowance import Allowance
 from relaywarden_milter.mxcache import MxCache

@@ -118,13 +118,26 @@ local function finish(state, ...)
   return {...}
 end
 
--- The decision as it goes back: {0 admitted | 1 refused | 2 suspended | 3 held, repeated, refusal, reason, granted}.
+-- The entry of the suppression list that forbids this recipient now; empty: none.
+local function suppression(digest)
+  local value = redis.call('HGET', base .. ':x', digest)
+  return value and tonumber(string.match(value, '^%d+')) > now and value or ''
+end
+
+local function count_suppressed()
+  local hour = floor(now / 3600000)
+  local record = base .. ':h:' .. whole(hour)
+  redis.call('HINCRBY', record, 'suppressed', 1)
+  redis.call('PEXPIREAT', record, whole((hour + 1) * 3600000 + HISTORY))
+end
+
+-- The decision as it goes back: {0 admitted | 1 refused | 2 suspended | 3 held | 4 suppressed, repeated, refusal, reason, granted}.
 local function decision(state, code, repeated, refusal, reason, granted)
   return finish(state, code, repeated and 1 or 0, refusal or '', reason or '', granted and next(granted) and 1 or 0)
 end
 
-local function found_decision(state, result, repeated)
-  if result.refused then return decision(state, 1, false, refusal_text(result.refused)) end
+local function found_decision(state, result, repeated, reason)
+  if result.refused then return decision(state, 1, false, refusal_text(result.refused), reason) end
   local named = result.held or result.observed
-  return decision(state, result.held and 3 or 0, repeated, named and refusal_text(named), '', result.granted)
+  return decision(state, result.held and 3 or 0, repeated, named and refusal_text(named), reason, result.granted)
 end

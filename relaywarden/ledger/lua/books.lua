@@ -7,6 +7,9 @@
 --   base:b  hash    balances by key, their older slots by "KEY+"; "c", the counters; "r", the last refusal; "s+", the
 --                   scores; "u:KEY", that there is a sketch
 --   base:u:KEY  hash  a unique-recipients sketch
+--   base:h:HOUR  hash  what happened in an hour, by name
+--   base:n:TOPIC  hash  notes; base:n:!once:NAME  string  what was counted or claimed once, and by whom
+--   base:x  hash  the suppression list, by the digest of the recipient; expires never
 --   base:s  string  dynamic state, JSON; expires never
 --   base:t:ID  string  a ticket
 --   base:q:QUEUE-ID, base:c:CONNECTION  string  the ticket that they stand for
@@ -18,6 +21,7 @@ local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
 local SLOTS, PARTS = 61, 60
 local SETTLED_TTL = 300000
+local HISTORY = 3024000000 -- 35 days
 local OPEN, REFUSED, SETTLED, REFUNDED = 0, 1, 2, 3
 local MESSAGES, RECIPIENTS, BYTES, UNIQUE = 0, 1, 2, 3
 local ANONYMOUS = string.rep('\0', 8)

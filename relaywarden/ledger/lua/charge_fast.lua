@@ -13,6 +13,7 @@ do
     local found = call('MGET', base .. ':s', ticket_key)
     if found[1] then return nil end
     local digest, claim = argv[4], tonumber(argv[5])
+    if call('HEXISTS', base .. ':x', digest) == 1 then return nil end
     local flags, message, sizes, entries = 0, 0, '', ''
     if found[2] then
       local phase, parts, length, at

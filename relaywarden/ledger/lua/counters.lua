@@ -27,6 +27,13 @@ local function count(name, amount)
   values[i], values[i + 10] = values[i] + amount, values[i + 10] + amount
 end
 
+-- what happened at `time`, in the hour and on the day it happened in, if they are still current
+local function count_at(name, amount, time)
+  local values, i = load_counters(), COUNTERS[name]
+  if floor(time / 3600000) == values[1] then values[i] = values[i] + amount end
+  if floor(time / 86400000) == values[2] then values[i + 10] = values[i + 10] + amount end
+end
+
 local function uncount(name, amount, charged)
   local values, i = load_counters(), COUNTERS[name]
   if floor(charged / 3600000) == values[1] then values[i] = max(0, values[i] - amount) end

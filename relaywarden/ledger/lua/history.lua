@@ -1,0 +1,12 @@
+-- history.lua - the records of hours: {hour, fields, name, amount, ..., hour, ...}; an hour without a record is left out.
+-- ARGV: first hour, last hour
+local reply = {}
+for hour = tonumber(ARGV[1]), tonumber(ARGV[2]) do
+  local record = redis.call('HGETALL', base .. ':h:' .. whole(hour))
+  if #record > 0 then
+    reply[#reply + 1] = whole(hour)
+    reply[#reply + 1] = #record / 2
+    for i = 1, #record do reply[#reply + 1] = record[i] end
+  end
+end
+return reply
