@@ -1,7 +1,7 @@
 """outcomes - what the monitor counts by the hour, and the shares that are made of it.  Pure: no I/O, no clock.
 
-The ledger keeps, for each tenant and for each pool member and provider (`warmup.books`), a record of every hour: name -> amount.
-The names:
+The ledger keeps a record of every hour, name -> amount, for each tenant and for each pool member and provider
+(`warmup.books`).  The names:
 
     delivered, deferred, bounced, complained   recipients; `deferred` counts attempts (they are counters of the tenant, too)
     deferred.SCOPE, bounced.SCOPE              the same by the scope of the reply (ip, domain, content, auth, mailbox, ...)

@@ -3,7 +3,8 @@
 The milter does not read a tenant's books before it decides about a message.  What it must know of the ledger, it reads once a
 second for all messages: the dynamic state of one reserved tenant, TENANT, which no customer can be called.
 
-    tenants    {name: {"divert": reason} or {"hold": reason} or {"suspended": {"reason", "until_ms"}}}
+    tenants    {name: {"divert": reason, "until_ms": n} or {"hold": reason, "until_ms": n} or
+                       {"suspended": {"reason", "until_ms"}}}, with "by" beside it; without until_ms it has no end
     selectors  {"domain/selector": {"to": selector, "since_ms": n}}     a key that another one has replaced (`keys switch`)
     members    {member: {...}}                                          warm-up of a pool member, see `warmup`
 

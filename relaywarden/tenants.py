@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from relaywarden.config.monitor_settings import HealthSettings, SuppressionSettings
 from relaywarden.config.settings import (
     DkimSettings,
     IdentitySettings,
@@ -41,6 +42,8 @@ class Tenant:
     identity: IdentitySettings
     bulk: OnBulk
     settings_id: str
+    health: HealthSettings
+    suppression: SuppressionSettings
     from_domains: tuple[str, ...] = ()
     dkim: tuple[DkimSettings, ...] = ()
     pool: str | None = None
@@ -125,6 +128,8 @@ def _tenant(name: str, plan_name: str, plan: PlanSettings, own: TenantSettings |
         identity=plan.identity,
         bulk=plan.bulk,
         settings_id=plan.settings_id,
+        health=plan.health,
+        suppression=plan.suppression,
         from_domains=tuple(own.from_domains) if own else (),
         dkim=tuple(own.dkim) if own else (),
         pool=(own.pool if own else None) or first_pool,

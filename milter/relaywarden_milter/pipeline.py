@@ -12,8 +12,13 @@ is full still put mail off, and a suspension holds.
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
+from relaywarden import story
 from relaywarden.config.settings import Outcome as Ended
-from relaywarden.ledger.operations import Account, Refund, Settle
+from relaywarden.ledger.operations import Account, Operation, Refund, Settle
+from relaywarden.ledger.records import Note
 from relaywarden.tenants import Tenant
 from relaywarden_milter import control, meters
 from relaywarden_milter.edits import Edits
@@ -25,6 +30,12 @@ from relaywarden_milter.rules import Rules
 from relaywarden_milter.scan import Fate
 from relaywarden_milter.stages import STAGES
 from relaywarden_milter.work import Tick, Work
+
+# Of the log record of a message; `standing`, `observed` and the like say why it went where it went.
+_TOLD: Final = (
+    "pool", "member", "stream", "stream_reasons", "score", "symbols", "action", "standing", "observed", "identity", "lint",
+    "reply",
+)  # fmt: skip
 
 
 def handle(rules: Rules, envelope: Envelope, message: Message, tick: Tick | None = None) -> Outcome:
@@ -64,7 +75,7 @@ def _through_the_stages(work: Work, tenant: Tenant) -> Outcome:
         if refusal is not None:
             return _turned_away(work, tenant, refusal)
     result = "held" if work.hold else "diverted" if work.divert else "accepted"
-    operations = [_settlement(work, tenant, "held" if work.hold else ""), *work.notes]
+    operations = [_settlement(work, tenant, "held" if work.hold else ""), *work.notes, *_story(work, tenant, result)]
     return Outcome(result, hold=work.hold, steps=work.edits.steps, body=work.body, operations=operations, record=work.record)
 
 
@@ -82,6 +93,8 @@ def _turned_away(work: Work, tenant: Tenant | None, refusal: Refusal) -> Outcome
         operations.insert(0, _settlement(work, tenant, counter))
     result = {Fate.REJECT: "rejected", Fate.TEMPFAIL: "deferred"}.get(refusal.fate, "discarded")
     work.record["reply"] = f"{refusal.code} {refusal.enhanced} {refusal.text}".strip()
+    if tenant is not None:
+        operations += _story(work, tenant, result)
     return Outcome(result, refusal.fate, refusal, operations=operations, record=work.record)
 
 
@@ -89,6 +102,16 @@ def _settlement(work: Work, tenant: Tenant, counter: str) -> Settle:
     envelope, size = work.envelope, work.message.size
     recipients = tuple(envelope.recipients)
     return Settle(_account(tenant, envelope), envelope.queue_id, envelope.connection, recipients, size, counter)
+
+
+def _story(work: Work, tenant: Tenant, result: str) -> list[Operation]:
+    """What `explain` will tell of the message; only where a monitor writes down the rest."""
+    monitor, queue_id = work.rules.settings.monitor, work.envelope.queue_id
+    if not monitor.sources or not queue_id:
+        return []
+    facts = {name: value for name in _TOLD if (value := work.record.get(name)) not in (None, "")}
+    text = story.dump({"tenant": tenant.name, "result": result, "at": round(time.time(), 3), **facts})
+    return [Note(story.book(queue_id), story.TOPIC, {story.MILTER: text}, monitor.remember)]
 
 
 def _account(tenant: Tenant, envelope: Envelope) -> Account:

@@ -43,12 +43,12 @@ class _Program:
 @click.command()
 @click.pass_obj
 def run(config: Path) -> None:
-    """Start every configured program: policyd where policyd.listen is set, milter where milter.listen is set."""
+    """Start every configured program: policyd and milter where they listen, monitor where it has a source."""
     settings = load(config)
     logs.configure(settings.log, "run")
     programs = [_Program(name) for name in configured(settings)]
     if not programs:
-        raise RelaywardenError(f"{config}: nothing to run; set policyd.listen, milter.listen or both")
+        raise RelaywardenError(f"{config}: nothing to run; set policyd.listen, milter.listen, or a source of monitor")
     stop_metrics = None
     if settings.metrics.listen is not None:
         metrics.prepare()
@@ -63,8 +63,13 @@ def run(config: Path) -> None:
 
 
 def configured(settings: Settings) -> list[str]:
-    """Names of the programs that the settings give an address."""
-    return [name for name, listen in (("policyd", settings.policyd.listen), ("milter", settings.milter.listen)) if listen]
+    """Names of the programs that the settings give an address, or a source."""
+    wanted = {
+        "policyd": settings.policyd.listen,
+        "milter": settings.milter.listen,
+        "monitor": settings.monitor.sources,
+    }
+    return [name for name, given in wanted.items() if given]
 
 
 def _supervise(config: Path, programs: list[_Program], stop_timeout: float) -> int:

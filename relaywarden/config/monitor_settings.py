@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from relaywarden.config.fields import AddressList, Amount, Domain, EmailAddress, Milliseconds, TextList
+from relaywarden.config.fields import AddressField, Amount, Domain, EmailAddress, Milliseconds, TextList
 from relaywarden.config.table import Table
 
 _DAY = 86_400_000
@@ -53,9 +53,8 @@ class MonitorSettings(Table):
     spool: Path | None = Field(
         None, description="folder in which `relaywarden pmta-pipe` puts PowerMTA's records and `relaywarden report` the reports"
     )
-    listen: AddressList = Field(
+    listen: Annotated[list[AddressField], BeforeValidator(lambda v: v if isinstance(v, list) else [v])] = Field(
         [],
-        validate_default=False,
         description="LMTP addresses for bounce messages and complaints: unix:/path or inet:host:port",
     )
     maildir: list[Path] = Field(
@@ -66,10 +65,16 @@ class MonitorSettings(Table):
         description="hosts or addresses of our own next hop, such as PowerMTA: what Postfix delivers to them is not delivered yet",
     )
     interval: Milliseconds = Field(1_000, description="how often sources are looked at and standings judged")
-    remember: Milliseconds = Field(7 * _DAY, description="how long `explain` can tell a message's story")
+    remember: Milliseconds = Field(2 * _DAY, description="how long `explain` can tell a message's story")
     history: Milliseconds = Field(35 * _DAY, description="how long hourly counters are kept")
     max_report_size: Amount = Field(4 * 2**20, description="of a larger report only so many bytes are read")
     rules: list[Path] = Field([], description="files of your own rules for reply texts, asked before the built-in ones")
+
+    @property
+    def sources(self) -> list[str]:
+        """The settings by which the monitor learns anything; where there is none, it does not run."""
+        names = ("postfix_log", "journal", "accounting", "spool", "listen", "maildir")
+        return [name for name in names if getattr(self, name) not in (None, [])]
 
 
 class Threshold(Table):

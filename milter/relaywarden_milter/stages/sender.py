@@ -24,6 +24,9 @@ def standing(work: Work, tenant: Tenant) -> Refusal | None:
     suspended = said.get("suspended")
     if isinstance(suspended, dict) and (suspended.get("until_ms") or float("inf")) > time.time() * 1000:
         return Refusal.reject("This account is suspended, ask your provider")
+    until = said.get("until_ms")  # of a diversion by the monitor: it ends by itself
+    if until and until <= time.time() * 1000:
+        return None
     work.divert = bool(said.get("divert"))
     work.hold = str(said.get("hold") or "")
     work.record["standing"] = "held" if work.hold else "diverted" if work.divert else None

@@ -1,0 +1,193 @@
+"""steps - carry what a source says to the ledger, exactly once, whatever dies in between.
+
+A source is read in chunks.  A chunk becomes one step or more, one for each hour that its events happened in, and the ledger
+keeps for each source (books "!monitor", topic "positions") a JSON object:
+
+    at       where the chunk begins
+    until    where it ends, once it is known and not yet carried over; else null
+    tag      the number of the chunk
+    done     how many of its steps were carried over
+
+First `until` is written: from then on this chunk will be carried over in this cut, whatever happens.  Then its steps, each a
+batch of Tally operations marked with source and tag, which the ledger counts once however often they are sent; the last one
+carries the stories and the suppression lists too, which may be written twice.  Then `at` moves on.  After a crash the chunk is
+read again up to `until`, makes the same steps, and those that were carried over change nothing.
+
+How it fails: while the store is down the step is tried again and again, and nothing more is read.  A reload of the settings
+between a crash and the repetition may attribute the repeated chunk otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from relaywarden import story
+from relaywarden.errors import StoreUnavailableError
+from relaywarden.ledger.operations import Ledger, Operation, Result
+from relaywarden.ledger.records import (
+    HOUR_MS,
+    Claim,
+    Claimed,
+    Look,
+    Looked,
+    Note,
+    Noted,
+    Notes,
+    Suppress,
+    Tally,
+)
+from relaywarden.logs import event
+from relaywarden.outcomes import OUTCOMES
+from relaywarden_monitor.attribute import Attributor, Counted, ticket_text
+from relaywarden_monitor.docket import Docket, Message
+from relaywarden_monitor.events import Accepted, Event
+from relaywarden_monitor.ingest.source import Chunk, Position, Source
+
+log = logging.getLogger(__name__)
+BOOK, POSITIONS = "!monitor", "positions"
+ROWS = "!rows"  # the books of accounting rows that were counted, by their digests
+_ROWS_KNOWN_MS = 3 * 86_400_000
+_MOST_TOGETHER = 500  # operations in one batch: while a transaction of SQLite lasts, policyd waits
+_RETRY_SECONDS = 1.0
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: the monitor was asked to stop while the store was down
+    """The step was not carried over; it will be repeated."""
+
+
+class Stepper:
+    """Reads one source on and on; used by one thread."""
+
+    def __init__(self, source: Source, ledger: Ledger, docket: Docket, pause: Callable[[float], bool], *,
+                 sift: bool, remember_ms: int, history_ms: int) -> None:  # fmt: skip
+        """`pause` waits so many seconds and says whether to stop; `sift`: leave out rows that another source has had."""
+        self.source = source
+        self._ledger, self._docket, self._pause = ledger, docket, pause
+        self._sift, self._remember_ms, self._history_ms = sift, remember_ms, history_ms
+        self._state: dict[str, Any] | None = None
+        self._down = False
+
+    def step(self, attributor: Attributor, most: int) -> tuple[int, Counted | None]:
+        """Carry over the next chunk: (records, what was counted); (0, None) if there is none; raises Stopped."""
+        if self._state is None:
+            self._open()
+        state = self._state or {}
+        until: Position | None = state.get("until")
+        chunk = self.source.read(most, until)
+        if chunk is None:
+            if until is None:
+                return 0, None
+            event(log, logging.WARNING, "what was being read when the monitor ended cannot be read again; going on after it",
+                  source=self.source.name)  # fmt: skip
+            chunk = Chunk((), until)
+        if until is None:
+            state = {"at": state.get("at"), "until": chunk.position, "tag": state.get("tag", 0) + 1, "done": 0}
+            if chunk.events:
+                self._save(state)
+        counted = self._carry_over(chunk, state, attributor)
+        self._save({"at": chunk.position, "until": None, "tag": state["tag"], "done": 0})
+        return chunk.records, counted
+
+    def _open(self) -> None:
+        (found,) = self._apply([Notes(BOOK, POSITIONS, (self.source.name,))])
+        text = found.fields.get(self.source.name) if isinstance(found, Noted) else None
+        self._state = json.loads(text) if text else {}
+        self.source.open(self._state.get("at"))
+
+    def _save(self, state: dict[str, Any]) -> None:
+        self._apply([Note(BOOK, POSITIONS, {self.source.name: json.dumps(state)})])
+        self._state = state
+
+    def _carry_over(self, chunk: Chunk, state: dict[str, Any], attributor: Attributor) -> Counted:
+        events = self._fresh(chunk, state["tag"]) if self._sift else chunk.events
+        self._recall(events)
+        counted = attributor.attribute(events, self._docket)
+        hours = sorted(counted.hours)
+        for number, hour in enumerate(hours[state["done"] :], state["done"]):
+            self._apply_all(list(self._tallies(counted, hour, f"{state['tag']}.{number}")))
+            if number + 1 < len(hours):
+                state = {**state, "done": number + 1}
+                self._save(state)
+        changed = self._docket.changed()
+        self._tickets(changed)
+        self._apply_all([*self._stories(changed), *(Suppress(name, entries) for name, entries in counted.suppressions.items())])
+        self._docket.written(changed)
+        return counted
+
+    def _fresh(self, chunk: Chunk, tag: int) -> Sequence[Event]:
+        """The events whose row no other source has brought, and no other chunk."""
+        digests: Sequence[bytes] = getattr(chunk, "digests", ())
+        if not digests:
+            return chunk.events
+        names = tuple(digest.hex() for digest in digests)
+        found: list[bool] = []
+        for start in range(0, len(names), _MOST_TOGETHER):
+            claim = Claim(ROWS, names[start : start + _MOST_TOGETHER], f"{self.source.name}.{tag}", _ROWS_KNOWN_MS)
+            (claimed,) = self._apply([claim])
+            found += claimed.fresh if isinstance(claimed, Claimed) else ()
+        return [item for item, is_fresh in zip(chunk.events, found, strict=True) if is_fresh]
+
+    def _recall(self, events: Sequence[Event]) -> None:
+        """Put on the docket what the ledger knows of messages that were accepted before this chunk."""
+        missing: dict[str, None] = {}
+        begun: set[str] = set()
+        for item in events:
+            queue_id = item.queue_id
+            if isinstance(item, Accepted):
+                begun.add(queue_id)
+            elif queue_id and queue_id not in begun and queue_id not in self._docket:
+                missing[queue_id] = None
+        for results in self._in_batches([Notes(story.book(queue_id), story.TOPIC) for queue_id in missing]):
+            for operation, result in results:
+                queue_id = operation.book.removeprefix("!m:") if isinstance(operation, Notes) else ""
+                found = story.read(queue_id, result.fields) if isinstance(result, Noted) else None
+                if found is not None:
+                    self._docket.recall(found)
+
+    def _tallies(self, counted: Counted, hour: int, tag: str) -> Iterator[Operation]:
+        for book, amounts in counted.hours[hour].items():
+            counts = {name: amounts[name] for name in OUTCOMES if name in amounts}
+            details = {name: amount for name, amount in amounts.items() if name not in counts}
+            yield Tally(book, counts, details, at_ms=hour * HOUR_MS, mark=(self.source.name, tag), keep_ms=self._history_ms)
+
+    def _tickets(self, messages: Sequence[Message]) -> None:
+        """Keep what policyd said of new messages, before the ledger forgets their tickets."""
+        new = [message for message in messages if message.tenant and "ticket" not in message.facts]
+        by_id = {message.queue_id: message for message in new}
+        for results in self._in_batches([Look(message.tenant, message.queue_id) for message in new]):
+            for operation, result in results:
+                if isinstance(operation, Look) and isinstance(result, Looked):
+                    by_id[operation.queue_id].know(ticket=ticket_text(result.ticket) if result.ticket else "none")
+
+    def _stories(self, messages: Sequence[Message]) -> Iterator[Operation]:
+        for message in messages:
+            yield Note(story.book(message.queue_id), story.TOPIC, {story.LOG: message.dump()}, self._remember_ms)
+
+    def _in_batches(self, operations: Sequence[Operation]) -> Iterator[Iterator[tuple[Operation, Result]]]:
+        for start in range(0, len(operations), _MOST_TOGETHER):
+            some = operations[start : start + _MOST_TOGETHER]
+            yield zip(some, self._apply(some), strict=True)
+
+    def _apply_all(self, operations: Sequence[Operation]) -> None:
+        for start in range(0, len(operations), _MOST_TOGETHER):
+            self._apply(operations[start : start + _MOST_TOGETHER])
+
+    def _apply(self, operations: Sequence[Operation]) -> list[Result]:
+        """Until it is done: every operation here may be sent again; raises Stopped."""
+        while True:
+            try:
+                results = self._ledger.apply(operations)
+            except StoreUnavailableError as error:
+                if not self._down:
+                    event(log, logging.ERROR, "the store does not answer; sources wait", source=self.source.name, error=error)
+                self._down = True
+                if self._pause(_RETRY_SECONDS):
+                    raise Stopped from error
+            else:
+                if self._down:
+                    event(log, logging.INFO, "the store answers again", source=self.source.name)
+                self._down = False
+                return results
