@@ -148,12 +148,20 @@ def headers(
     token = tokens.make(tenant, queue_id, now)
     fields = [("Feedback-ID", f"{token}:{tokens.label(tenant)}:{_UNFIT.sub('-', stream)}:{settings.sender_id}")]
     if settings.address:
-        local, _, domain = settings.address.rpartition("@")
-        tagged = f"{local}+{token}"
-        if len(tagged) <= LONGEST_LOCAL_PART:
-            local = tagged
-        fields += [("CFBL-Address", f"{local}@{domain}; report=arf"), ("CFBL-Feedback-ID", token)]
+        fields += [("CFBL-Address", f"{_tagged(settings.address, token)}; report=arf"), ("CFBL-Feedback-ID", token)]
     return fields
+
+
+def return_path(settings: FeedbackSettings, tokens: Tokens, tenant: str, queue_id: str, now: float) -> str:
+    """The envelope sender by which a bounce finds its way back; empty where the client's own stays."""
+    return _tagged(settings.bounces, tokens.make(tenant, queue_id, now)) if settings.bounces else ""
+
+
+def _tagged(address: str, token: str) -> str:
+    """`fbl+TOKEN@relay.example`, or without the token where the local part would be too long."""
+    local, _, domain = address.rpartition("@")
+    tagged = f"{local}+{token}"
+    return f"{tagged if len(tagged) <= LONGEST_LOCAL_PART else local}@{domain}"
 
 
 def _opened(plain: bytes) -> Opened | None:

@@ -40,6 +40,7 @@ class Outcome:
     refusal: Refusal | None = None
     hold: str = ""  # reason for Postfix's hold queue
     steps: list[Change | Add] = field(default_factory=list)
+    sender: str = ""  # takes the place of the envelope sender
     body: Spool | None = None  # takes the place of the body; whoever carries the outcome out closes it
     operations: list[Operation] = field(default_factory=list)  # the first settles the message's ticket
     record: dict[str, Any] = field(default_factory=dict)

@@ -76,7 +76,10 @@ def _through_the_stages(work: Work, tenant: Tenant) -> Outcome:
             return _turned_away(work, tenant, refusal)
     result = "held" if work.hold else "diverted" if work.divert else "accepted"
     operations = [_settlement(work, tenant, "held" if work.hold else ""), *work.notes, *_story(work, tenant, result)]
-    return Outcome(result, hold=work.hold, steps=work.edits.steps, body=work.body, operations=operations, record=work.record)
+    return Outcome(
+        result, hold=work.hold, steps=work.edits.steps, sender=work.sender, body=work.body, operations=operations,
+        record=work.record,
+    )  # fmt: skip
 
 
 def _turned_away(work: Work, tenant: Tenant | None, refusal: Refusal) -> Outcome:

@@ -39,7 +39,7 @@ from relaywarden_milter.settler import Settler
 
 log = logging.getLogger(__name__)
 
-ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.CHGBODY | Milter.QUARANTINE
+ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.CHGBODY | Milter.QUARANTINE | Milter.CHGFROM
 _NEEDED_STEPS = Milter.P_NOHDRS | Milter.P_NOBODY | Milter.P_NOMAIL | Milter.P_NORCPT | Milter.P_NOCONNECT
 _MOST_RECIPIENTS = 50_000
 _LONGEST_REPLY = 450
@@ -278,6 +278,8 @@ class Session(Milter.Base):
                 self.chgheader(step.name, step.index, step.value)
             else:
                 self.addheader(step.name, step.value, step.position)
+        if outcome.sender:
+            self.chgfrom(f"<{outcome.sender}>")
         for piece in outcome.body or ():
             self.replacebody(piece)  # Postfix appends what comes after the first
         if outcome.hold:

@@ -34,6 +34,7 @@ class Work:
     divert: bool = False  # to the quarantine pool
     hold: str = ""  # reason for Postfix's hold queue
     stream: Kind = Kind.TRANSACTIONAL
+    sender: str = ""  # envelope sender in the place of the client's; empty: the client's own
     body: Spool | None = None  # repaired
     body_digest: bytes = b""
     notes: list[Operation] = field(default_factory=list)  # for the ledger, beside the message's settlement

@@ -314,6 +314,10 @@ class FeedbackSettings(Table):
     address: EmailAddress = Field(
         "", description="where complaints are sent, such as fbl@relay.example; mail to fbl+TOKEN@ must arrive; empty: no CFBL"
     )
+    bounces: EmailAddress = Field(
+        "",
+        description="envelope sender of all mail, such as bounce@relay.example, sent as bounce+TOKEN@: bounces then come to the monitor, not to the customer; empty: the client's own",
+    )
     secret: Path = Field(description="file with at least 32 secret bytes (head -c 32 /dev/urandom); the same on every host")
 
 

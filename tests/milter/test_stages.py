@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from relaywarden import story
 from relaywarden.config.settings import Settings
 from relaywarden.feedback import Tokens
 from relaywarden.ledger.operations import Score
+from relaywarden.ledger.records import Note
 from relaywarden.steering import Words
 from relaywarden_milter.edits import Add, Change
 from relaywarden_milter.envelope import Envelope
@@ -235,3 +237,33 @@ def test_observe_neither_holds_nor_diverts_by_content(keys: Any, rspamd: Rspamd)
     assert (outcome.result, outcome.hold) == ("accepted", "")
     assert added(outcome, "X-Virtual-MTA") == ["tx1"]
     assert outcome.record["observed"] == "divert"
+
+
+def test_bounces_come_back_to_us(keys: Any, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(os.urandom(32))
+    secret.chmod(0o600)
+    feedback = {"sender_id": "relaytest", "secret": str(secret), "bounces": "bounce@relay.example"}
+    desk = Desk(keys, operator={"dkim": [keys.setting("relay.example", "st", "rsa2")], "feedback": feedback})
+    local, _, domain = desk.judge(GOOD).sender.rpartition("@")
+    opened = Tokens.from_file(secret).open(local.removeprefix("bounce+"))
+    assert (domain, opened.queue_id if opened else "") == ("relay.example", "4Q")
+    assert desk.judge(GOOD, sender="").sender == ""
+    assert Desk(keys).judge(GOOD).sender == ""
+
+
+def test_a_diversion_ends_by_itself(keys: Any) -> None:
+    desk = Desk(keys)
+    for until, pool in ((1, "tx1"), (2**50, "q1"), (None, "q1")):
+        entry = {"divert": "complaints", "by": "monitor"} | ({"until_ms": until} if until else {})
+        desk.rules.hear(Words(tenants={"acme": entry}))
+        assert added(desk.judge(GOOD), "X-Virtual-MTA") == [pool]
+
+
+def test_the_monitor_is_told_what_was_decided(keys: Any) -> None:
+    assert not [item for item in Desk(keys).judge(GOOD).operations if isinstance(item, Note)]
+    desk = Desk(keys, monitor={"postfix_log": "/var/log/mail.log"})
+    (note,) = [item for item in desk.judge(GOOD).operations if isinstance(item, Note)]
+    found = story.read("4Q", {name: text or "" for name, text in note.fields.items()})
+    assert found is not None
+    assert (note.book, found.tenant, found.milter["result"], found.milter["member"]) == ("!m:4Q", "acme", "accepted", "tx1")

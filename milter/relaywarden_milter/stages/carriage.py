@@ -61,8 +61,11 @@ def labels(work: Work, tenant: Tenant) -> Refusal | None:
     if given is not None and tokens is not None:
         work.edits.delete(control.FEEDBACK.__contains__)  # a client's would have its complaints counted as another's
         kind = (Kind.TRANSACTIONAL if work.stream is Kind.UNSURE else work.stream).value
-        for name, value in feedback.headers(given, tokens, tenant.name, kind, work.envelope.queue_id, time.time()):
+        now = time.time()
+        for name, value in feedback.headers(given, tokens, tenant.name, kind, work.envelope.queue_id, now):
             work.edits.add(name, value)
+        if work.envelope.sender:  # the empty sender asks for no bounce
+            work.sender = feedback.return_path(given, tokens, tenant.name, work.envelope.queue_id, now)
     return None
 
 
