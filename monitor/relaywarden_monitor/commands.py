@@ -26,7 +26,9 @@ def monitor(path: Path) -> None:
     settings = load(path)
     logs.configure(settings.log, "monitor")
     if not settings.monitor.sources:
-        raise RelaywardenError(f"{path}: monitor has no source; set monitor.postfix_log, journal, accounting, spool, listen or maildir")
+        raise RelaywardenError(
+            f"{path}: monitor has no source; set monitor.postfix_log, journal, accounting, spool, listen or maildir"
+        )
     metrics.prepare()
     from relaywarden_monitor import server  # noqa: PLC0415  # after `prepare`
 

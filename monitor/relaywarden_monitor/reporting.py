@@ -56,6 +56,8 @@ class ReportDesk:
         self._directory = Directory(settings)
         self._members = frozenset(name for pool in settings.pools.values() for name in pool.members)
         self._remember_ms, self._history_ms = settings.monitor.remember, settings.monitor.history
+        self._reads_log = bool(settings.monitor.postfix_log) or settings.monitor.journal is not None
+        self._reads_accounting = bool(settings.monitor.accounting) or settings.monitor.spool is not None
         self._by_tag: dict[bytes, str] = {}
 
     def deliver(self, data: bytes, envelope_to: str) -> None:
@@ -93,7 +95,7 @@ class ReportDesk:
         name = f"{outcome}:{queue_id}:{_short(recipient)}"
         operations: list[Operation] = []
         now = self._clock()
-        if _counts(report) and not (outcome == _BOUNCED and _has_bounced(told, recipient)):
+        if _counts(report) and not (outcome == _BOUNCED and (self._is_own(report) or _has_bounced(told, recipient))):
             details = {f"{provider}.{outcome}": 1, **dict.fromkeys(_details(report), 1)}
             operations.append(self._tally(tenant.name, outcome, details, name))
             if member in self._members:
@@ -109,6 +111,12 @@ class ReportDesk:
         results = self._ledger.apply(operations)
         if any(isinstance(result, Tallied) and result.counted for result in results):
             self._touched(tenant.name)
+
+    def _is_own(self, report: Report) -> bool:
+        """A notification by our own MTA, whose log or accounting tells the same: it may well be here before that is read."""
+        opened = report.opened
+        by_postfix = self._reads_log and opened is not None and report.reporting_id == opened.queue_id
+        return by_postfix or (self._reads_accounting and report.vmta in self._members)
 
     def _tally(self, book: str, outcome: str, details: dict[str, int], name: str) -> Tally:
         once = f"report:{name}"

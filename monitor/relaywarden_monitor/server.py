@@ -1,13 +1,13 @@
 """server - the monitor as a service: reads its sources in turn, takes reports, judges, until it is told to stop.
 
-One thread reads (`steps`), judges and reacts (`oversight`); reports come in by threads of their own (`intake`), DNS is asked by
-another (`dnswatch`), notices go out by one a channel (`notify`).  All share one ledger.
+One thread reads (`steps`), judges and reacts (`oversight`); reports come in by threads of their own (`intake`), DNS is asked
+by another (`dnsround`), notices go out by one a channel (`notify`).  All share one ledger.
 
     SIGTERM, SIGINT   finish the step in hand, stop
     SIGHUP            read the configuration again; with any error in it the old one stays in force
 
-How it fails: while the store is down sources wait, and whoever brings a report is told to come again.  An error of our own in one
-part is logged with its traceback and counted, and the part is tried again; the others go on.
+How it fails: while the store is down sources wait, and whoever brings a report is told to come again.  An error of our own in
+one part is logged with its traceback and counted, and the part is tried again; the others go on.
 
 Known limits: sources, the LMTP addresses and the store are fixed at start.  Two monitors must not read the same sources: on
 one host a second one for the same ledger does not start.
@@ -38,7 +38,7 @@ from relaywarden_monitor.classify.classifier import Classifier
 from relaywarden_monitor.docket import Docket
 from relaywarden_monitor.oversight import Oversight
 from relaywarden_monitor.reporting import ReportDesk
-from relaywarden_monitor.sources import intakes, sources
+from relaywarden_monitor.sources import listeners, maildirs, sources
 from relaywarden_monitor.steps import Stepper, Stopped
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Server:
     def __init__(self, path: Path, settings: Settings) -> None:
         self._path, self._rules = path, Rules(settings)
         self._stop, self._reload = threading.Event(), threading.Event()
-        self._ledger: Ledger = _patiently(settings)
+        self._ledger: Ledger = open_ledger(settings)
         self._docket = Docket()
         monitor = settings.monitor
         sift = monitor.spool is not None and bool(monitor.accounting)
@@ -84,7 +84,8 @@ class Server:
         self._quiet_until: dict[str, float] = {}
         self._oversight = Oversight(settings, self._ledger)
         self._desk = self._new_desk()
-        self._intakes = intakes(monitor, lambda data, to: self._desk.deliver(data, to))
+        self._listeners = listeners(monitor, self._deliver)
+        self._maildirs = maildirs(monitor, self._deliver)
 
     def run(self) -> None:
         """Until a signal says stop."""
@@ -93,15 +94,15 @@ class Server:
         signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
         self._oversight.start()
         try:
-            for intake in self._intakes:
-                intake.start()
+            for listener in self._listeners:
+                listener.start()
             event(log, logging.INFO, "ready", sources=",".join(self._rules.settings.monitor.sources),
                   tenants=len(self._rules.settings.tenants))  # fmt: skip
             while not self._stop.is_set():
                 self._turn()
         finally:
-            for intake in self._intakes:
-                intake.stop()
+            for listener in self._listeners:
+                listener.stop()
             for stepper in self._steppers:
                 stepper.source.close()
             self._oversight.stop()
@@ -116,8 +117,8 @@ class Server:
         worked = False
         for stepper in self._steppers:
             worked |= self._part(stepper.source.name, lambda stepper=stepper: self._step(stepper))  # type: ignore[misc]
-        for intake in self._intakes:
-            worked |= self._part("intake", intake.turn)
+        for maildir in self._maildirs:
+            worked |= self._part("maildir", lambda maildir=maildir: maildir.poll() > 0)  # type: ignore[misc]
         self._part("oversight", self._oversight.turn)
         if not worked:
             self._stop.wait(self._rules.settings.monitor.interval / 1000)
@@ -149,6 +150,10 @@ class Server:
         self._quiet_until[name] = time.monotonic() + _AFTER_FAULT
         return False
 
+    def _deliver(self, data: bytes, envelope_to: str) -> None:
+        """A report came in, by whatever way; by the rules of this moment."""
+        self._desk.deliver(data, envelope_to)
+
     def _new_desk(self) -> ReportDesk:
         rules = self._rules
         return ReportDesk(rules.settings, self._ledger, rules.classifier, rules.tokens, self._oversight.touch)
@@ -175,11 +180,6 @@ def _measure(counted: Counted) -> None:
         totals[name] = totals.get(name, 0) + 1
     for name, amount in totals.items():
         meters.OUTCOMES.labels(name).inc(amount)
-
-
-def _patiently(settings: Settings) -> Ledger:
-    """The ledger; a store that is down now (Redis connects at the first batch) is waited for by whoever needs it."""
-    return open_ledger(settings)
 
 
 def _only_one(settings: Settings) -> socket.socket:

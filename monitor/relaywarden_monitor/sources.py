@@ -8,52 +8,41 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from pathlib import Path
 
 from relaywarden.config.monitor_settings import MonitorSettings
 from relaywarden_monitor.ingest.accounting import AccountingFiles
 from relaywarden_monitor.ingest.journal import JournalSource
-from relaywarden_monitor.ingest.postfixfile import PostfixFile
+from relaywarden_monitor.ingest.logfile import PostfixFile
 from relaywarden_monitor.ingest.source import Source
-from relaywarden_monitor.intake.lmtp import LmtpIntake
-from relaywarden_monitor.intake.maildir import MaildirIntake
+from relaywarden_monitor.intake.lmtp import Limits, LmtpIntake
+from relaywarden_monitor.intake.maildir import Maildir
 
 Deliver = Callable[[bytes, str], None]
 PIPE_FILES, REPORTS = "pmta-*.csv", "reports"  # in the spool
 
 
-class Intake(Protocol):
-    """A way by which reports come in."""
-
-    def start(self) -> None:
-        """Begin; raises RelaywardenError where it cannot."""
-        ...
-
-    def turn(self) -> bool:
-        """Do what has no thread of its own; whether there was something."""
-        ...
-
-    def stop(self) -> None:
-        """Finish what is in hand."""
-        ...
-
-
 def sources(settings: MonitorSettings) -> list[Source]:
     """Everything that is read by position."""
-    host = socket.gethostname()
-    found: list[Source] = [PostfixFile(f"{host}:{path}", path) for path in settings.postfix_log]
+    found: list[Source] = [PostfixFile(Path(path)) for path in settings.postfix_log]
     if settings.journal is not None:
-        found.append(JournalSource(f"{host}:journal", settings.journal))
+        found.append(JournalSource(settings.journal.matches, settings.journal.directory))
     if settings.accounting:
-        found.append(AccountingFiles(f"{host}:accounting", settings.accounting))
+        found.append(AccountingFiles("files", settings.accounting))
     if settings.spool is not None:
-        found.append(AccountingFiles(f"{host}:pipe", [str(settings.spool / PIPE_FILES)]))
+        found.append(AccountingFiles("pipe", [str(settings.spool / PIPE_FILES)]))
+    for source in found:
+        source.name = f"{socket.gethostname()}:{source.name}"
     return found
 
 
-def intakes(settings: MonitorSettings, deliver: Deliver) -> list[Intake]:
-    """Everything that brings reports."""
-    found: list[Intake] = [LmtpIntake(settings.listen, settings.max_report_size, deliver)] if settings.listen else []
+def listeners(settings: MonitorSettings, deliver: Deliver) -> list[LmtpIntake]:
+    """What takes reports by LMTP."""
+    limits = Limits(most_bytes=settings.max_report_size)
+    return [LmtpIntake(settings.listen, limits, deliver)] if settings.listen else []
+
+
+def maildirs(settings: MonitorSettings, deliver: Deliver) -> list[Maildir]:
+    """Folders in which reports arrive."""
     folders = [*settings.maildir, *([settings.spool / REPORTS] if settings.spool is not None else [])]
-    found += [MaildirIntake(folder, settings.max_report_size, deliver) for folder in folders]
-    return found
+    return [Maildir(folder, settings.max_report_size, deliver) for folder in folders]

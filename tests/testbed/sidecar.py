@@ -2,7 +2,7 @@
 
 It is ready when each socket that the started program listens on gives an answer in its protocol (a listening socket
 alone accepts before any worker runs): policyd answers a request without a login, which charges nobody, and the milter
-negotiates.  `cli` runs the other commands with the same file.  Fails with StartError and the end of its output.
+negotiates; the monitor, which may listen nowhere, says that it is ready.  `cli` runs the other commands with the same file.  Fails with StartError and the end of its output.
 
 Known limit: the programs' logs and metrics show these first clients.
 """
@@ -22,7 +22,7 @@ import yaml
 
 from testbed.process import Process
 
-_LISTENS = {"run": ("policyd", "milter"), "policyd": ("policyd",), "milter": ("milter",)}
+_LISTENS = {"run": ("policyd", "milter"), "policyd": ("policyd",), "milter": ("milter",), "monitor": ()}
 # Each protocol's first request.  The milter's: length, SMFIC_OPTNEG, version 6, all actions, no steps left out.
 _HELLO = {
     "policyd": b"request=smtpd_access_policy\nprotocol_state=CONNECT\nprotocol_name=ESMTP\n\n",
@@ -105,6 +105,8 @@ class Sidecar:
         return process.stop(grace=20.0) if process is not None else None
 
     def _accepts(self) -> bool:
+        if self.program == "monitor" and "ready" not in self.log.read_text():
+            return False
         return all(
             answers(address, _HELLO[name]) for name in _LISTENS[self.program] for address in addresses(self.config, name)
         )

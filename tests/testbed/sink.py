@@ -1,4 +1,4 @@
-"""A receiving SMTP server that keeps every message: the world behind the relay.
+"""A receiving SMTP server that keeps every message, and every refusal: the world behind the relay.
 
 It runs on aiosmtpd in a thread of its own and records per message the peer's source address (which IP of a pool the
 mail left from), HELO, envelope, the raw octets and the time.  `replies` maps a recipient, or the stage names "MAIL" and
@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -62,7 +63,9 @@ class _Handler:
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
         reply = self.sink.replies.get(address)
-        if reply is None:
+        if reply is not None:
+            self.sink.refused[address] += 1
+        else:
             envelope.rcpt_tos.append(address)
             reply = "250 2.1.5 Ok"
         return reply
@@ -84,6 +87,7 @@ class Sink:
     def __init__(self, host: str = HOST, port: int | None = None) -> None:
         self.host, self.port = host, port or free_port(host)
         self.replies: dict[str, str] = {}
+        self.refused: Counter[str] = Counter()  # RCPT by recipient; written by the server's thread alone
         self._messages: list[Received] = []
         self._lock = threading.Lock()
         self._controller: Controller | None = None

@@ -1,0 +1,168 @@
+"""oversight - what the monitor does about what it counts: judge tenants, pause members, ask DNS, tell people.
+
+    heard    what a step has counted: bursts and blamed addresses are looked at outcome by outcome
+    turn     about once a second: tenants of which something was counted, and now and then all that wait for an end
+
+Notices go out by `notify`, which has threads of its own; what is alerting is kept in the ledger (books "!monitor", topic
+"alerts"), so that a restart tells nobody twice.
+
+How it fails: with the store down nothing is judged; it is made up for when it answers again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import OrderedDict
+
+from relaywarden.config.settings import Settings
+from relaywarden.ledger.operations import Ledger
+from relaywarden.ledger.records import Note, Noted, Notes
+from relaywarden.logs import event
+from relaywarden.tenants import Directory
+from relaywarden_monitor import meters
+from relaywarden_monitor.attribute import Counted, Judged
+from relaywarden_monitor.bursts import Bursts
+from relaywarden_monitor.dnsround import DnsRound
+from relaywarden_monitor.events import Outcome
+from relaywarden_monitor.judge import Finding
+from relaywarden_monitor.notices import LedgerStore
+from relaywarden_monitor.notify.alerts import AlertBook, Level, Reading
+from relaywarden_monitor.notify.notice import NoticeError
+from relaywarden_monitor.notify.notifier import Notifier
+from relaywarden_monitor.pauses import Pauses
+from relaywarden_monitor.standings import Standings
+from relaywarden_monitor.steps import BOOK
+from relaywarden_monitor.verdict import Scope
+
+log = logging.getLogger(__name__)
+ALERTS, _STATE = "alerts", "state"
+CALM_SECONDS = 900.0  # below a threshold before a recovery is told
+_AGAIN_SECONDS = 30.0  # how often those are looked at that wait for an end
+_MOST_TENANTS = 200  # in one turn; the others wait for the next
+
+
+class Oversight:
+    """One per monitor; `touch` from any thread, the rest from one."""
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._store = LedgerStore(ledger)
+        self._notifier = Notifier(settings.notify, self._store)
+        self._alerts = AlertBook(CALM_SECONDS)
+        self._saved: str | None = None  # the state of the alerts as the ledger has it
+        self._bursts, self._found = Bursts(), dict[str, Finding]()
+        self._touched: OrderedDict[str, None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._again_at = 0.0
+        self._use(settings)
+
+    def start(self) -> None:
+        """Start the threads of notices and DNS."""
+        self._notifier.start()
+        self._dns.start()
+
+    def stop(self) -> None:
+        """Tell what waits, as far as that takes a few seconds; the rest stays in the ledger."""
+        self._dns.stop()
+        self._notifier.stop()
+
+    def reload(self, settings: Settings) -> None:
+        """Go on by new settings; raises RelaywardenError, the old ones then stay in force."""
+        self._notifier.reload(settings.notify)
+        self._dns.stop()
+        self._use(settings)
+        self._dns.start()
+
+    def touch(self, tenant: str) -> None:
+        """Something was counted of this tenant."""
+        with self._lock:
+            self._touched[tenant] = None
+
+    def heard(self, counted: Counted) -> None:
+        """A step was carried over."""
+        with self._lock:
+            self._touched.update(dict.fromkeys(counted.tenants))
+        for judged in counted.judged:
+            if judged.tenant:
+                self._feed_burst(judged)
+            self._pauses.feed(judged)
+
+    def turn(self) -> bool:
+        """Look at what has changed; whether there was something; raises StoreUnavailableError."""
+        self._restore()
+        due = time.monotonic() >= self._again_at
+        names = self._take()
+        if due:
+            self._again_at = time.monotonic() + _AGAIN_SECONDS
+            names = list(dict.fromkeys([*names, *self._standings.held(), *self._alerting()]))
+        for reading in self._dns.news():
+            self._tell(reading)
+        worked = self._pauses.turn(due=due)
+        for name in names:
+            self._burst_over(name)
+        if names:
+            found = {name: self._found.pop(name) for name in names if name in self._found}
+            self._standings.look(names, found)
+        self._save()
+        return worked or bool(self._touched)
+
+    def _use(self, settings: Settings) -> None:
+        self._directory = Directory(settings)
+        self._standings = Standings(settings, self._ledger, self._tell)
+        self._pauses = Pauses(settings, self._ledger, self._tell)
+        self._dns = DnsRound(settings)
+
+    def _take(self) -> list[str]:
+        with self._lock:
+            return [self._touched.popitem(last=False)[0] for _ in range(min(_MOST_TENANTS, len(self._touched)))]
+
+    def _alerting(self) -> list[str]:
+        """Tenants that are alerting: a recovery has to be seen, too."""
+        keys = (key.split(":", 2) for key in self._alerts.alerting)
+        return [parts[1] for parts in keys if len(parts) == 3 and parts[0] == "tenant"]
+
+    def _feed_burst(self, judged: Judged) -> None:
+        attempt, verdict = judged.attempt, judged.verdict
+        tenant = self._directory.by_name(judged.tenant)
+        if tenant is None or not attempt.recipient or attempt.outcome is Outcome.DEFERRED:
+            return
+        invalid = verdict is not None and verdict.scope is Scope.MAILBOX and not verdict.own
+        finding = self._bursts.feed(tenant.name, attempt.at, int(invalid), 1, tenant.health)
+        if finding is not None:
+            self._found[tenant.name] = finding
+            self.touch(tenant.name)
+            self._tell(finding.reading(tenant.name))
+
+    def _burst_over(self, name: str) -> None:
+        """A burst that alerted recovers by ending."""
+        key = f"tenant:{name}:invalid"
+        if key in self._alerts.alerting and self._bursts.level(name, time.time()) is Level.NONE:
+            self._tell(Reading(key, Level.NONE, name, f"the burst of tenant {name} is over"))
+
+    def _tell(self, reading: Reading) -> None:
+        notice = self._alerts.look(reading, time.time())
+        if notice is not None:
+            meters.REACTIONS.labels("told").inc()
+            self._notifier.submit(notice)
+
+    def _restore(self) -> None:
+        """What is alerting, as it was before a restart."""
+        if self._saved is not None:
+            return
+        (found,) = self._ledger.apply([Notes(BOOK, ALERTS, (_STATE,))])
+        text = found.fields.get(_STATE, "") if isinstance(found, Noted) else ""
+        try:
+            if text:
+                self._alerts.restore(json.loads(text))
+        except (NoticeError, ValueError) as error:
+            event(log, logging.ERROR, "what was alerting cannot be read; it may be told again", error=error)
+        self._saved = text
+
+    def _save(self) -> None:
+        text = json.dumps(self._alerts.state())
+        if text != self._saved:
+            self._ledger.apply([Note(BOOK, ALERTS, {_STATE: text})])
+            self._saved = text
