@@ -2,8 +2,11 @@
 
     Accepted     login -> tenant, on the docket
     Attempt      one more delivered, deferred or bounced, for the tenant, and for (member, provider)
-    Complaint    one more complained, where the source vouches for whose message it is (PowerMTA's own feedback records)
+    Complaint    one more complained, where its token verifies: PowerMTA's feedback records come from mail of strangers, too
     others       facts and events of the message's story
+
+A bounce that came later by mail (PowerMTA's rb) counts where the message and its recipient are known, so that nobody can make
+bounces up.  It and complaints are counted by name, once, whichever way the same news comes.
 
 What is counted has the names of `relaywarden.outcomes`.  A message of nobody (a notification, mail of the host itself) counts
 for its member alone.  What Postfix hands to our own next hop (`monitor.handover`) is not delivered yet: it is in the story, and
@@ -15,10 +18,13 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import NamedTuple
 
 from relaywarden import providers, warmup
 from relaywarden.config.settings import Settings
+from relaywarden.feedback import Tokens
 from relaywarden.ledger.records import HOUR_MS, Suppression
 from relaywarden.outcomes import BLOCKED, INVALID, WHY
 from relaywarden.story import StoryEvent
@@ -29,6 +35,8 @@ from relaywarden_monitor.events import Accepted, Attempt, Complaint, Described, 
 from relaywarden_monitor.verdict import Blame, Scope, Verdict
 
 _LONGEST_REPLY = 300
+_REPEATED = "delivery temporarily suspended"  # Postfix' own words before what another recipient was told: no fresh reply
+_ENDS = frozenset(outcome.value for outcome in Outcome)
 CUSTOMERS = frozenset({Scope.DOMAIN, Scope.CONTENT, Scope.AUTH})
 HARMLESS_COMPLAINTS = frozenset({"not-spam", "auth-failure", "opt-out"})  # said of a message, but not against it
 
@@ -44,11 +52,23 @@ class Judged:
     tenant: str
 
 
+class Once(NamedTuple):
+    """What may be told in several ways, and counts once for a book."""
+
+    book: str
+    name: str  # see `once_name`
+    outcome: str
+    details: tuple[str, ...]
+    at: float
+
+
 @dataclass(slots=True)
 class Counted:
     """What a chunk of events comes to."""
 
     hours: dict[int, dict[str, Counter[str]]] = field(default_factory=dict)  # hour -> books -> name -> amount
+    once: list[Once] = field(default_factory=list)
+    reports: list[tuple[str, str, StoryEvent]] = field(default_factory=list)  # queue id, name, for its story
     suppressions: dict[str, dict[str, Suppression]] = field(default_factory=dict)  # tenant -> address -> why
     judged: list[Judged] = field(default_factory=list)
     tenants: set[str] = field(default_factory=set)  # of which something was counted
@@ -62,12 +82,13 @@ class Counted:
 class Attributor:
     """Attributes events by one set of settings; a reload makes a new one."""
 
-    def __init__(self, settings: Settings, classifier: Classifier) -> None:
-        self._classifier = classifier
+    def __init__(self, settings: Settings, classifier: Classifier, tokens: Tokens | None = None) -> None:
+        self._classifier, self._tokens = classifier, tokens
         self._directory = Directory(settings)
         members = {name: values.ip for pool in settings.pools.values() for name, values in pool.members.items()}
         self._members = frozenset(members)
         self._by_ip = {ip: name for name, ip in members.items()}
+        self._tags: dict[bytes, str] = {}
         self._handover = {host.rstrip(".").casefold() for host in settings.monitor.handover}
 
     def attribute(self, events: Iterable[Event], docket: Docket) -> Counted:
@@ -88,10 +109,9 @@ class Attributor:
                 case Notified():
                     docket.find(event.queue_id).add(StoryEvent(event.at, f"notified-{event.kind}", reply=event.notice_id))
                 case Refused() if event.queue_id:
-                    reply = event.reply[:_LONGEST_REPLY]
-                    docket.find(event.queue_id).add(StoryEvent(event.at, "refused", reply=reply, category=event.stage))
+                    self._refused(event, docket)
                 case Complaint():
-                    self._complaint(event, docket, counted)
+                    self._complaint(event, counted)
                 case _:
                     pass  # turned away before it was a message: policyd and milter counted it themselves
         return counted
@@ -102,8 +122,21 @@ class Attributor:
             accepted_at=event.at, login=event.login, client=event.client, tenant=tenant.name if tenant else ""
         )
 
+    def _refused(self, event: Refused, docket: Docket) -> None:
+        message = docket.find(event.queue_id)
+        message.add(StoryEvent(event.at, "refused", reply=event.reply[:_LONGEST_REPLY], category=event.stage))
+        if event.stage == "END-OF-MESSAGE":
+            message.know(gone_at=event.at)  # it never was in the queue, and no line says that it left
+
     def _attempt(self, event: Attempt, docket: Docket, counted: Counted) -> None:
+        if event.remote:
+            self._late(event, docket, counted)
+            return
         message = docket.find(event.queue_id) if event.queue_id else Message("")
+        if event.given_up and not event.recipient:
+            for late in _waiting(message, event):
+                self._attempt(late, docket, counted)
+            return
         tenant = self._tenant(message, event.tenant)
         name = tenant.name if tenant is not None else ""
         member = event.member if event.member in self._members else self._by_ip.get(event.source, "")
@@ -125,22 +158,52 @@ class Attributor:
             counted.add(warmup.books(member, provider), event.at, names)
         if tenant is not None and verdict is not None:
             self._suppress(event, tenant, verdict, counted)
-        counted.judged.append(Judged(event, verdict, provider, member, name))
+        if event.relay or not event.reply.startswith(_REPEATED):
+            counted.judged.append(Judged(event, verdict, provider, member, name))
 
-    def _complaint(self, event: Complaint, docket: Docket, counted: Counted) -> None:
-        message = docket.find(event.queue_id) if event.queue_id else Message("")
-        tenant = self._tenant(message, event.tenant)
-        message.add(StoryEvent(event.at, "complained", event.recipient, category=event.kind))
-        if tenant is None or event.kind in HARMLESS_COMPLAINTS:
+    def _late(self, event: Attempt, docket: Docket, counted: Counted) -> None:
+        """An accepted message bounced after all; whoever says so must know it."""
+        message = docket.find(event.queue_id) if event.queue_id in docket else None
+        sent = message is not None and any(item.recipient == event.recipient for item in message.events)
+        tenant = self._directory.by_name(message.tenant) if message is not None and sent else None
+        if message is None or tenant is None or event.outcome is not Outcome.BOUNCED:
             return
-        provider = event.provider or provider_of(event.recipient)
-        counted.add(tenant.name, event.at, ("complained", f"{provider}.complained"))
-        counted.tenants.add(tenant.name)
-        if event.member in self._members:
-            counted.add(warmup.books(event.member, provider), event.at, ("complained",))
-        if event.recipient and tenant.suppression.complained is not None:
+        verdict = self._classifier.classify(event.reply, event.relay, event.status)
+        message.add(_told(event, "bounced", verdict.category))
+        self._once(event, tenant, _names(event, verdict)[1:], counted)
+        self._suppress(event, tenant, verdict, counted)
+
+    def _complaint(self, event: Complaint, counted: Counted) -> None:
+        opened = self._tokens.open(event.token) if self._tokens is not None and event.token else None
+        tenant = self._by_tag(opened.tenant_tag) if opened is not None else None
+        if opened is None or tenant is None:
+            return
+        told = StoryEvent(event.at, "complained", event.recipient, category=event.kind)
+        counted.reports.append((opened.queue_id, once_name("complained", opened.queue_id, event.recipient), told))
+        if event.kind not in HARMLESS_COMPLAINTS:
+            self._once(replace(event, queue_id=opened.queue_id), tenant, (), counted)
+        if (
+            event.recipient
+            and tenant.suppression.complained is not None
+            and event.kind not in HARMLESS_COMPLAINTS - {"opt-out"}
+        ):
             entry = suppression(event.recipient, "complained", event.at, tenant.suppression.complained, event.kind)
             counted.suppressions.setdefault(tenant.name, {})[event.recipient] = entry
+
+    def _once(self, event: Attempt | Complaint, tenant: Tenant, details: tuple[str, ...], counted: Counted) -> None:
+        outcome = "complained" if isinstance(event, Complaint) else event.outcome.value
+        name = once_name(outcome, event.queue_id, event.recipient)
+        provider = provider_of(event.recipient)
+        counted.once.append(Once(tenant.name, name, outcome, (*details, f"{provider}.{outcome}"), event.at))
+        counted.tenants.add(tenant.name)
+        if event.member in self._members:
+            counted.once.append(Once(warmup.books(event.member, provider), name, outcome, details, event.at))
+
+    def _by_tag(self, tag: bytes) -> Tenant | None:
+        if tag not in self._tags and self._tokens is not None:
+            self._tags[tag] = self._tokens.find(tag, (tenant.name for tenant in self._directory)) or ""
+        name = self._tags.get(tag)
+        return self._directory.by_name(name) if name else None
 
     def _tenant(self, message: Message, claimed: str) -> Tenant | None:
         """By the login of the message; else by the name that the source itself gives, which was ours (X-Job)."""
@@ -169,6 +232,16 @@ def provider_of(recipient: str) -> str:
     return providers.by_domain(recipient.rpartition("@")[2]) or providers.OTHER
 
 
+def once_name(outcome: str, queue_id: str, recipient: str) -> str:
+    """The name under which one piece of news counts once."""
+    return f"report:{outcome}:{queue_id}:{short(recipient)}"
+
+
+def short(text: str) -> str:
+    """A name of bounded length for a text from outside."""
+    return blake2b(text.casefold().encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
 def suppression(recipient: str, kind: str, at: float, span_ms: int, reason: str) -> Suppression:
     """An entry of the suppression list."""
     since = int(at * 1000)
@@ -178,6 +251,17 @@ def suppression(recipient: str, kind: str, at: float, span_ms: int, reason: str)
 def ticket_text(ticket: bytes) -> str:
     """The ledger's ticket as the story keeps it."""
     return base64.b64encode(ticket).decode()
+
+
+def _waiting(message: Message, event: Attempt) -> list[Attempt]:
+    """Postfix gives up a whole message without naming its recipients: all those that were put off last."""
+    last = {item.recipient: item for item in message.events if item.recipient and item.kind in _ENDS}
+    return [
+        replace(event, recipient=item.recipient, member=item.member, relay=item.relay.partition("[")[0], status=item.status,
+                reply=item.reply)
+        for item in last.values()
+        if item.kind == Outcome.DEFERRED.value
+    ]  # fmt: skip
 
 
 def _names(event: Attempt, verdict: Verdict | None) -> tuple[str, ...]:

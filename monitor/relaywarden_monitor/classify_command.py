@@ -49,7 +49,7 @@ def classify(ctx: click.Context, files: tuple[Path, ...], as_json: bool, report:
     if report:
         from relaywarden_monitor.reports.command import classify_reports  # noqa: PLC0415 - the mail parsers are slow to load
 
-        classify_reports([path for path in files], as_json, classifier, _tokens(settings))
+        classify_reports(files, as_json, classifier, _tokens(settings))
         return
     try:
         for line in _lines(files):

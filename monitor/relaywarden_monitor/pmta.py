@@ -10,7 +10,7 @@ One command for each domain that the member met at the provider, at most 20; `*/
 Commands are lists of arguments, never a text for a shell.  Domains come from recipients and are hostile: what is no plain host
 name is left out, and named in `left_out`.
 
-How it fails: `commands` raises PmtaError for a member or an address that cannot be one.  `run` never raises for what a command
+How it fails: `plan` raises PmtaError for a member or an address that cannot be one.  `run` never raises for what a command
 does: each has a Result, which says how it ended.  One that cannot be started, or takes too long, ends the row: PowerMTA does
 not answer, and each of the others would wait as long.
 
@@ -170,7 +170,7 @@ def _sorted_out(domains: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
     left_out = []
     for domain in domains:
         name = domain.lower().rstrip(".")
-        if len(name) <= 253 and name.isascii() and all(map(_LABEL.fullmatch, name.split("."))):
+        if len(name) <= 253 and domain.isascii() and all(map(_LABEL.fullmatch, name.split("."))):
             fit[name] = None
         else:
             left_out.append(_plain(domain[:80].encode("ascii", "backslashreplace")))

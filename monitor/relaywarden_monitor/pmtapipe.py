@@ -28,6 +28,7 @@ from typing import Final
 import click
 
 from relaywarden import logs
+from relaywarden.config.load import load
 from relaywarden.errors import ConfigError, Problem
 
 LARGEST: Final = 64 * 2**20  # bytes of a file
@@ -44,8 +45,6 @@ _log = logging.getLogger(__name__)
 @click.pass_obj
 def pmta_pipe(path: Path) -> None:
     """Take PowerMTA's accounting from standard input into the spool (an acct-file of the form |command)."""
-    from relaywarden.config.load import load  # noqa: PLC0415  # pydantic is slow to import
-
     settings = load(path)
     logs.configure(settings.log, "pmta-pipe")
     if settings.monitor is None or settings.monitor.spool is None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 
 from relaywarden import providers, story, warmup
 from relaywarden.config.settings import Settings
@@ -29,7 +28,7 @@ from relaywarden.outcomes import BLOCKED, INVALID, WHY
 from relaywarden.story import Story, StoryEvent
 from relaywarden.tenants import Directory, Tenant
 from relaywarden_monitor import meters
-from relaywarden_monitor.attribute import CUSTOMERS, HARMLESS_COMPLAINTS, provider_of, suppression
+from relaywarden_monitor.attribute import CUSTOMERS, HARMLESS_COMPLAINTS, once_name, provider_of, short, suppression
 from relaywarden_monitor.classify.classifier import Classifier
 from relaywarden_monitor.reports.read import read
 from relaywarden_monitor.reports.report import Kind, Report
@@ -92,7 +91,7 @@ class ReportDesk:
         provider = (last is not None and providers.by_mx(last.relay.partition("[")[0])) or provider_of(recipient)
         outcome = _BOUNCED if report.kind is Kind.BOUNCE else "complained"
         category = report.verdict.category if report.kind is Kind.BOUNCE and report.verdict else report.feedback_type
-        name = f"{outcome}:{queue_id}:{_short(recipient)}"
+        name = once_name(outcome, queue_id, recipient)
         operations: list[Operation] = []
         now = self._clock()
         if _counts(report) and not (outcome == _BOUNCED and (self._is_own(report) or _has_bounced(told, recipient))):
@@ -104,7 +103,7 @@ class ReportDesk:
                 )
         item = StoryEvent(now, outcome, recipient, member, report.reporter, report.status, report.reply, category)
         operations.append(
-            Note(story.book(queue_id), story.TOPIC, {story.REPORT + _short(name): story.dump(item)}, self._remember_ms)
+            Note(story.book(queue_id), story.TOPIC, {story.REPORT + short(name): story.dump(item)}, self._remember_ms)
         )
         if known:
             operations += self._suppress(report, tenant, recipient, now)
@@ -119,8 +118,7 @@ class ReportDesk:
         return by_postfix or (self._reads_accounting and report.vmta in self._members)
 
     def _tally(self, book: str, outcome: str, details: dict[str, int], name: str) -> Tally:
-        once = f"report:{name}"
-        return Tally(book, {outcome: 1}, details, once=once, once_ms=self._history_ms, keep_ms=self._history_ms)
+        return Tally(book, {outcome: 1}, details, once=name, once_ms=self._history_ms, keep_ms=self._history_ms)
 
     def _suppress(self, report: Report, tenant: Tenant, recipient: str, now: float) -> Iterable[Suppress]:
         rules, verdict = tenant.suppression, report.verdict
@@ -181,8 +179,3 @@ def _recipient(report: Report, told: Story) -> tuple[str, bool]:
 def _has_bounced(told: Story, recipient: str) -> bool:
     """The MTA's own log has said so already."""
     return any(item.kind == _BOUNCED and item.recipient == recipient for item in told.events)
-
-
-def _short(text: str) -> str:
-    """A name of bounded length for a text from outside."""
-    return blake2b(text.casefold().encode("utf-8", "replace"), digest_size=8).hexdigest()

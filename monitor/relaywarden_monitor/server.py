@@ -63,7 +63,7 @@ class Rules:
         self.classifier = Classifier.load(settings.monitor.rules)
         feedback = settings.operator.feedback
         self.tokens = Tokens.from_file(feedback.secret) if feedback is not None else None
-        self.attributor = Attributor(settings, self.classifier)
+        self.attributor = Attributor(settings, self.classifier, self.tokens)
 
 
 class Server:

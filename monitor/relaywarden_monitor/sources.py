@@ -19,7 +19,7 @@ from relaywarden_monitor.intake.lmtp import Limits, LmtpIntake
 from relaywarden_monitor.intake.maildir import Maildir
 
 Deliver = Callable[[bytes, str], None]
-PIPE_FILES, REPORTS = "pmta-*.csv", "reports"  # in the spool
+PIPE_FILES, REPORTS = "pmta-*.csv*", "reports"  # in the spool
 
 
 def sources(settings: MonitorSettings) -> list[Source]:

@@ -6,7 +6,7 @@ keeps for each source (books "!monitor", topic "positions") a JSON object:
     at       where the chunk begins
     until    where it ends, once it is known and not yet carried over; else null
     tag      the number of the chunk
-    done     how many of its steps were carried over
+    done     the last hour (since 1970) whose step was carried over; 0: none
 
 First `until` is written: from then on this chunk will be carried over in this cut, whatever happens.  Then its steps, each a
 batch of Tally operations marked with source and tag, which the ledger counts once however often they are sent; the last one
@@ -41,7 +41,7 @@ from relaywarden.ledger.records import (
 )
 from relaywarden.logs import event
 from relaywarden.outcomes import OUTCOMES
-from relaywarden_monitor.attribute import Attributor, Counted, ticket_text
+from relaywarden_monitor.attribute import Attributor, Counted, short, ticket_text
 from relaywarden_monitor.docket import Docket, Message
 from relaywarden_monitor.events import Accepted, Event
 from relaywarden_monitor.ingest.source import Chunk, Position, Source
@@ -105,15 +105,22 @@ class Stepper:
         events = self._fresh(chunk, state["tag"]) if self._sift else chunk.events
         self._recall(events)
         counted = attributor.attribute(events, self._docket)
-        hours = sorted(counted.hours)
-        for number, hour in enumerate(hours[state["done"] :], state["done"]):
-            self._apply_all(list(self._tallies(counted, hour, f"{state['tag']}.{number}")))
-            if number + 1 < len(hours):
-                state = {**state, "done": number + 1}
+        hours = [hour for hour in sorted(counted.hours) if hour > state["done"]]
+        for hour in hours:
+            self._apply_all(list(self._tallies(counted, hour, f"{state['tag']}.{hour}")))
+            if hour != hours[-1]:
+                state = {**state, "done": hour}
                 self._save(state)
         changed = self._docket.changed()
         self._tickets(changed)
-        self._apply_all([*self._stories(changed), *(Suppress(name, entries) for name, entries in counted.suppressions.items())])
+        self._apply_all(
+            [
+                *self._once(counted),
+                *self._stories(changed),
+                *self._reports(counted),
+                *(Suppress(name, entries) for name, entries in counted.suppressions.items()),
+            ]
+        )
         self._docket.written(changed)
         return counted
 
@@ -153,6 +160,11 @@ class Stepper:
             details = {name: amount for name, amount in amounts.items() if name not in counts}
             yield Tally(book, counts, details, at_ms=hour * HOUR_MS, mark=(self.source.name, tag), keep_ms=self._history_ms)
 
+    def _once(self, counted: Counted) -> Iterator[Operation]:
+        for item in counted.once:
+            yield Tally(item.book, {item.outcome: 1}, dict.fromkeys(item.details, 1), at_ms=int(item.at * 1000),
+                        once=item.name, once_ms=self._history_ms, keep_ms=self._history_ms)  # fmt: skip
+
     def _tickets(self, messages: Sequence[Message]) -> None:
         """Keep what policyd said of new messages, before the ledger forgets their tickets."""
         new = [message for message in messages if message.tenant and "ticket" not in message.facts]
@@ -165,6 +177,11 @@ class Stepper:
     def _stories(self, messages: Sequence[Message]) -> Iterator[Operation]:
         for message in messages:
             yield Note(story.book(message.queue_id), story.TOPIC, {story.LOG: message.dump()}, self._remember_ms)
+
+    def _reports(self, counted: Counted) -> Iterator[Operation]:
+        for queue_id, name, told in counted.reports:
+            fields = {story.REPORT + short(name): story.dump(told)}
+            yield Note(story.book(queue_id), story.TOPIC, fields, self._remember_ms)
 
     def _in_batches(self, operations: Sequence[Operation]) -> Iterator[Iterator[tuple[Operation, Result]]]:
         for start in range(0, len(operations), _MOST_TOGETHER):

@@ -1,0 +1,1 @@
+"""intake - how bounce messages and complaints come in: LMTP, maildirs, a pipe; each hands a message to `Deliver`."""

@@ -1,0 +1,1 @@
+"""patterns - know each tenant's normal, notice what differs, and act in proportion."""
