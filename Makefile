@@ -10,10 +10,10 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What pymilter is built with, what relaywarden runs beside, and what its tests and benches run against.
 PACKAGES_BUILD := gcc libmilter-dev python3-dev python3-venv
 PACKAGES_RUN := postfix postfix-pcre rspamd sasl2-bin libsasl2-modules libsasl2-modules-db unbound swaks
-PACKAGES_TEST := redis-server redis-tools redis-sentinel miltertest opendkim opendkim-tools libmail-dkim-perl
+PACKAGES_TEST := redis-server redis-tools redis-sentinel miltertest opendkim opendkim-tools libmail-dkim-perl systemd systemd-journal-remote
 PACKAGES_BENCH := postfwd policyd-rate-limit
 
-.PHONY: help venv packages-build packages packages-test packages-bench demo test check docs bench bench-policyd bench-milter fuzz campaign clean
+.PHONY: help venv packages-build packages packages-test packages-bench demo test check docs bench bench-policyd bench-milter bench-monitor evaluate fuzz campaign clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -76,9 +76,20 @@ bench-policyd: packages-bench venv ## policyd beside postfwd2 and policyd-rate-l
 bench-milter: packages-bench venv ## The milter beside OpenDKIM, rspamd's own milter, and through a real Postfix; QUICK=1 for a minute.
 	$(SUDO) $(BIN)/python bench/bench_milter.py $(if $(QUICK),--quick) --json docs/bench-milter.json
 
+bench-monitor: packages-test venv ## The monitor, end to end into the ledger, on one core; FLAT=10000000 watches its memory.
+	$(SUDO) $(BIN)/python bench/bench_monitor.py $(if $(FLAT),--flat $(FLAT),--json docs/bench-monitor.json)
+	$(BIN)/python bench/bench_classify.py
+
+# Public labelled data; where it lies: bench/README.rst.
+DATA ?= ../shared/data
+
+evaluate: venv ## Score classification of replies and reports against labelled data (DATA=folder).
+	$(BIN)/python bench/evaluate_replies.py --data $(DATA)/replies
+	$(BIN)/python bench/evaluate_reports.py --data $(DATA)/arf
+
 # Campaigns take long; their last result is in docs/campaigns.rst.
-fuzz: packages-test venv ## 200,000 hostile inputs each for policyd and milter, and long runs of the property tests.
-	$(SUDO) env RELAYWARDEN_FUZZ=200000 $(BIN)/python -m pytest tests/policyd/test_fuzz.py tests/milter/test_fuzz.py --timeout 3600
+fuzz: packages-test venv ## 200,000 hostile inputs each for policyd, milter and reports, and long runs of the property tests.
+	$(SUDO) env RELAYWARDEN_FUZZ=200000 $(BIN)/python -m pytest tests/policyd/test_fuzz.py tests/milter/test_fuzz.py tests/monitor/test_reports_hostile.py --timeout 3600
 	$(SUDO) env HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests -k 'machine or property' --timeout 3600
 
 campaign: packages-test venv ## 2,000 messages through a real Postfix under each wiring, on both stores; 1,000 signed ones verified.

@@ -2,7 +2,6 @@
 
     log          Postfix' log: follower, parser, attribution, stories, counters (loggen's log, from a file)
     accounting   PowerMTA's accounting: the same from a CSV file (acctgen's rows)
-    classify     replies a second (by bench_classify)
     memory       with --flat N: resident memory while N lines go by
 
 The process binds itself to one core; SQLite runs in it, Redis on the other core.  The speed is that of wall-clock time.  Ends
@@ -28,8 +27,6 @@ from typing import Any, cast
 
 import acctgen
 import loggen
-from bench_classify import different
-from bench_classify import rate as classify_rate
 from relaywarden.config.settings import Settings
 from relaywarden.ledger.connect import open_ledger
 from relaywarden.ledger.operations import Ledger
@@ -145,7 +142,6 @@ def main() -> None:
                 rate, _ = of_log(work, for_log, options.messages)
                 rows = of_accounting(work, for_rows, options.rows)
                 results[name] = {"log_lines_per_second": round(rate), "accounting_rows_per_second": round(rows)}
-            results["classify_replies_per_second"] = round(classify_rate(Classifier.load(), different(50_000)))
     text = json.dumps(results, indent=2)
     print(text)
     if options.json:

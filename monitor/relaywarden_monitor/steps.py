@@ -167,7 +167,7 @@ class Stepper:
 
     def _tickets(self, messages: Sequence[Message]) -> None:
         """Keep what policyd said of new messages, before the ledger forgets their tickets."""
-        new = [message for message in messages if message.tenant and "ticket" not in message.facts]
+        new = [one for one in messages if one.tenant and "accepted_at" in one.facts and "ticket" not in one.facts]
         by_id = {message.queue_id: message for message in new}
         for results in self._in_batches([Look(message.tenant, message.queue_id) for message in new]):
             for operation, result in results:

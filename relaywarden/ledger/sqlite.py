@@ -16,13 +16,15 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from relaywarden.errors import StoreUnavailableError
 from relaywarden.ledger import accounting
 from relaywarden.ledger.operations import Operation, Result, tenant_of
+from relaywarden.ledger.records import Claim, History, Look, Note, Notes, Suppress, Suppressed
 from relaywarden.ledger.sqlite_books import UPSERTS, SqliteBooks
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.005
@@ -30,12 +32,22 @@ _BUSY = "database is locked"  # SQLite's text for SQLITE_BUSY; Python 3.10 gives
 _SWEEP_EVERY = 64  # batches
 _SWEEP_ROWS = 2000
 _LOADED_TOGETHER = 256  # SQLite before 3.32 takes 999 parameters
+_WITHOUT_BALANCES = (Note, Notes, Claim, Look, Suppress, Suppressed, History)
 
 # The page size holds for new files: a transaction touches a handful of pages, each of which goes to the log whole.
 _PRAGMAS = (
     "PRAGMA page_size=2048; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
     "PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=4000;"
 )
+
+
+def _together(names: list[str]) -> Iterator[tuple[list[str], str]]:
+    """Some names at a time, and question marks for them: filled up to a power of two, so that there are few statements and each
+    stays prepared."""
+    for start in range(0, len(names), _LOADED_TOGETHER):
+        some = names[start : start + _LOADED_TOGETHER]
+        some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
+        yield some, ",".join("?" * len(some))
 
 
 def _host_clock() -> int:
@@ -137,29 +149,44 @@ class SqliteLedger:
         now_ms = self._clock()
         names = [tenant_of(operation) for operation in operations]
         books = {name: SqliteBooks(self._db, name, now_ms, self._ticket_ttl_ms) for name in names}
-        self._load(books)
+        self._load(books, [name for name, op in zip(names, operations, strict=True) if not isinstance(op, _WITHOUT_BALANCES)])
+        self._load_notes(books, operations)
         results = [accounting.apply(books[name], operation) for name, operation in zip(names, operations, strict=True)]
+        changed: dict[str, list[tuple[Any, ...]]] = {table: [] for table in UPSERTS}
+        for book in books.values():
+            for table, rows in book.changed():
+                changed[table] += rows
         for table, statement in UPSERTS.items():
-            rows = [row for book in books.values() for row in book.rows(table)]
-            if rows:
-                self._db.executemany(statement, rows)
+            if changed[table]:
+                self._db.executemany(statement, changed[table])
         self._batches += 1
         if self._batches % _SWEEP_EVERY == 0:
             self._sweep(now_ms)
         return results
 
-    def _load(self, books: Mapping[str, SqliteBooks]) -> None:
-        """What every operation needs of its tenant, in one query a table for all tenants of the batch."""
-        names = list(books)
-        for start in range(0, len(names), _LOADED_TOGETHER):
-            some = names[start : start + _LOADED_TOGETHER]
-            # Filled up to a power of two, so that there are few statements and each stays prepared.
-            some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
-            marks = ",".join("?" * len(some))
+    def _load(self, books: Mapping[str, SqliteBooks], wanted: Sequence[str]) -> None:
+        """What most operations need of their tenant, in one query a table for all tenants of the batch."""
+        for some, marks in _together(list(dict.fromkeys(wanted))):
             for tenant, name, value in self._db.execute(f"SELECT * FROM balance WHERE tenant IN ({marks})", some):  # noqa: S608  # question marks
                 books[tenant].balances[name] = value
             for tenant, counters, state in self._db.execute(f"SELECT * FROM tenant WHERE name IN ({marks})", some):  # noqa: S608  # question marks
                 books[tenant].counters, books[tenant].state = counters, state
+
+    def _load_notes(self, books: Mapping[str, SqliteBooks], operations: Sequence[Operation]) -> None:
+        """The topics that are asked for, in one query a topic."""
+        topics: dict[str, dict[str, None]] = {}
+        for operation in operations:
+            if isinstance(operation, Notes):
+                topics.setdefault(operation.topic, {})[operation.book] = None
+        for topic, names in topics.items():
+            for some, marks in _together(list(names)):
+                query = f"SELECT book, name, value, expires_ms FROM note WHERE topic=? AND book IN ({marks})"  # noqa: S608  # question marks
+                found: dict[str, dict[str, str]] = {name: {} for name in some}
+                for book, name, value, expires_ms in self._db.execute(query, (topic, *some)):
+                    if expires_ms > books[book].now_ms:
+                        found[book][name] = value
+                for book, fields in found.items():
+                    books[book].know_notes(topic, fields)
 
     def _sweep(self, now_ms: int) -> None:
         """Remove expired tickets, from the oldest on."""

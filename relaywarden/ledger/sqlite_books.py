@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from relaywarden.ledger.records import HOUR_MS
@@ -20,6 +21,7 @@ UPSERTS = {
     "ON CONFLICT DO UPDATE SET ticket=excluded.ticket, expires_ms=excluded.expires_ms",
     "hour": "INSERT INTO hour VALUES (?,?,?,?,?) "
     "ON CONFLICT DO UPDATE SET amount=amount+excluded.amount, expires_ms=max(expires_ms, excluded.expires_ms)",
+    "note expiry": "UPDATE note SET expires_ms=? WHERE book=? AND topic=? AND expires_ms>?",
     "note": "REPLACE INTO note VALUES (?,?,?,?,?)",
     "suppression": "REPLACE INTO suppression VALUES (?,?,?)",
     "tenant": "REPLACE INTO tenant VALUES (?,?,?)",
@@ -43,15 +45,14 @@ class SqliteBooks:
         self._pointers: dict[str, str | None] = {}
         self._shelves: dict[str, _Shelf] = {}
         self._notes: dict[str, dict[str, str]] = {}
-        self._dirty: dict[str, dict[Any, tuple[Any, ...]]] = {table: {} for table in UPSERTS}
+        self._dirty: defaultdict[str, dict[Any, tuple[Any, ...]]] = defaultdict(dict)
 
-    def rows(self, table: str) -> list[tuple[Any, ...]]:
-        """What is to be written to `table`."""
-        if table == "sketch":
-            return [row for shelf in self._shelves.values() for row in shelf.rows()]
-        if table == "tenant":
-            return [(self._tenant, self.counters, self.state)] if self._dirty[table] else []
-        return list(self._dirty[table].values())
+    def changed(self) -> Iterator[tuple[str, Iterable[tuple[Any, ...]]]]:
+        """What is to be written, by table."""
+        for table, rows in self._dirty.items():
+            yield table, [(self._tenant, self.counters, self.state)] if table == "tenant" else rows.values()
+        for shelf in self._shelves.values():
+            yield "sketch", shelf.rows()
 
     def load(self, name: str) -> bytes | None:
         return self.balances.get(name)
@@ -126,23 +127,29 @@ class SqliteBooks:
                 record[name] = record.get(name, 0) + row[3]
         return found
 
+    def know_notes(self, topic: str, fields: dict[str, str]) -> None:
+        """These were read for the whole batch, before its first operation."""
+        self._notes[topic] = fields
+
     def load_notes(self, topic: str, names: Sequence[str] = ()) -> dict[str, str]:
         known = self._topic(topic)
         return {name: known[name] for name in names if name in known} if names else dict(known)
 
     def save_notes(self, topic: str, fields: Mapping[str, str | None], ttl_ms: int) -> None:
-        known = self._topic(topic)
+        known, rows = self._notes.get(topic), self._dirty["note"]
+        expires = self.now_ms + ttl_ms if ttl_ms else _FOREVER
         for name, value in fields.items():
-            if value is None:
+            if known is not None:
                 known.pop(name, None)
-                self._dirty["note"].pop((topic, name), None)
+            if value is None:
+                rows.pop((topic, name), None)
                 self._db.execute("DELETE FROM note WHERE book=? AND topic=? AND name=?", (self._tenant, topic, name))
             else:
-                known[name] = value
-        expires = self.now_ms + ttl_ms if ttl_ms else _FOREVER
-        written = known if ttl_ms else {name: value for name, value in fields.items() if value is not None}
-        for name, value in written.items():  # the whole topic lives as long as what was written last
-            self._dirty["note"][topic, name] = (self._tenant, topic, name, value, expires)
+                rows[topic, name] = (self._tenant, topic, name, value, expires)
+                if known is not None:
+                    known[name] = value
+        if ttl_ms:  # the whole topic lives as long as what was written last
+            self._dirty["note expiry"][topic] = (expires, self._tenant, topic, self.now_ms)
 
     def load_suppression(self, digest: bytes) -> str | None:
         written = self._dirty["suppression"].get(digest)
@@ -167,8 +174,10 @@ class SqliteBooks:
 
     def _topic(self, topic: str) -> dict[str, str]:
         if topic not in self._notes:
+            # What was written in this transaction before anybody asked is not in the table yet.
+            written = {name: row[3] for (of, name), row in self._dirty["note"].items() if of == topic}
             query = "SELECT name, value FROM note WHERE book=? AND topic=? AND expires_ms>?"
-            self._notes[topic] = dict(self._db.execute(query, (self._tenant, topic, self.now_ms)).fetchall())
+            self._notes[topic] = {**dict(self._db.execute(query, (self._tenant, topic, self.now_ms)).fetchall()), **written}
         return self._notes[topic]
 
     def clear(self) -> None:
