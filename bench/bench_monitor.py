@@ -13,6 +13,7 @@ with an error where a counter differs from what the generator knows.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -38,7 +39,7 @@ from relaywarden_monitor.docket import Docket
 from relaywarden_monitor.ingest.accounting import AccountingFiles
 from relaywarden_monitor.ingest.logfile import PostfixFile
 from relaywarden_monitor.ingest.source import Source
-from relaywarden_monitor.server import MOST_RECORDS
+from relaywarden_monitor.server import GARBAGE, MOST_RECORDS
 from relaywarden_monitor.steps import Stepper
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--flat", type=int, default=0, help="instead: lines to read while memory is watched")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    gc.set_threshold(GARBAGE)
     results: dict[str, Any] = {"machine": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
     with ExitStack() as running:
         work = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="bench-monitor-")))

@@ -76,7 +76,11 @@ class Counted:
     def add(self, book: str, at: float, names: Iterable[str]) -> None:
         """One more of each name in a book's hour."""
         hour = self.hours.setdefault(int(at * 1000) // HOUR_MS, {})
-        hour.setdefault(book, Counter()).update(names)
+        amounts = hour.get(book)
+        if amounts is None:
+            amounts = hour[book] = Counter()
+        for name in names:
+            amounts[name] += 1
 
 
 class Attributor:

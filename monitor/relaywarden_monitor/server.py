@@ -15,6 +15,7 @@ one host a second one for the same ledger does not start.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import os
@@ -43,12 +44,14 @@ from relaywarden_monitor.steps import Stepper, Stopped
 
 log = logging.getLogger(__name__)
 MOST_RECORDS = 10_000  # in one chunk
+GARBAGE = 100_000  # containers made since the last collection: a chunk makes as many, and none of them is part of a cycle
 _AFTER_FAULT = 5.0  # seconds
 
 
 def serve(path: Path, settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; raises RelaywardenError for what it cannot start with."""
     only = _only_one(settings)
+    gc.set_threshold(GARBAGE)
     try:
         Server(path, settings).run()
     finally:

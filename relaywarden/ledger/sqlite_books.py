@@ -32,6 +32,11 @@ _FOREVER = 2**62
 class SqliteBooks:
     """Values are read at their first use at the latest, and written at the end."""
 
+    __slots__ = (
+        "_db", "_dirty", "_notes", "_pointers", "_shelves", "_tails", "_tenant", "_tickets", "balances", "counters", "now_ms",
+        "state", "ticket_ttl_ms",
+    )  # fmt: skip
+
     def __init__(self, db: sqlite3.Connection, tenant: str, now_ms: int, ticket_ttl_ms: int) -> None:
         self.now_ms = now_ms
         self.ticket_ttl_ms = ticket_ttl_ms
