@@ -84,6 +84,7 @@ class Balances:
         self._account = account
         self._overrides: Mapping[str, int] = state.get("limits") or {}
         self._observe = late or (account.observe if "mode" not in state else state["mode"] == "observe")
+        self._factor = slowed(state, now_ms)
         self._now = now_ms
         self._counters: dict[str, Ring | Rate] = {}
         self._sketches: dict[str, Sketch] = {}
@@ -174,9 +175,9 @@ class Balances:
     def allowed(self, balance: Balance) -> int:
         """The limit's amount (a rate's burst), or what the operator set instead."""
         base = balance.limit.amount if balance.limit.burst is None else balance.limit.burst
-        if not self._overrides:
-            return base
-        return int(self._overrides.get(balance.key, self._overrides.get(balance.limit.balance_id, base)))
+        if self._overrides:
+            base = int(self._overrides.get(balance.key, self._overrides.get(balance.limit.balance_id, base)))
+        return base if self._factor == 1 else _part(base, self._factor)
 
     def _used(self, balance: Balance) -> Used:
         allowed = self.allowed(balance)
@@ -203,7 +204,8 @@ class Balances:
             excess = used + amount - allowed
             wait = counter.wait(excess, self._now) if excess > 0 else 0
         if amount > allowed:
-            wait = None
+            # While the tenant is slowed, what is too much now may fit again later.
+            wait = None if self._factor == 1 else balance.limit.window_ms
         return None if wait == 0 else Refusal(balance.key, used, allowed, wait)
 
     def _check_unique(self, balance: Balance, digests: Sequence[bytes], allowed: int) -> Refusal | None:
@@ -223,7 +225,8 @@ class Balances:
             if limit.burst is None:
                 counter = Ring(packed, limit.window_ms, self._now, partial(self._fields.load_tail, balance.key))
             else:
-                counter = Rate(packed, limit.amount, limit.window_ms, self.allowed(balance), self._now)
+                amount = limit.amount if self._factor == 1 else _part(limit.amount, self._factor)
+                counter = Rate(packed, amount, limit.window_ms, self.allowed(balance), self._now)
             self._counters[balance.key] = counter
         return counter
 
@@ -237,6 +240,18 @@ class Balances:
         if balance.key not in self._sketches:
             self._sketches[balance.key] = Sketch(self._fields.shelf(balance.key), balance.limit.window_ms, self._now)
         return self._sketches[balance.key]
+
+
+def slowed(state: Mapping[str, Any], now_ms: int) -> float:
+    """What every limit is multiplied by: 1, or less while the tenant is slowed."""
+    entry = state.get("slow")
+    if not entry or (entry.get("until_ms") and entry["until_ms"] <= now_ms):
+        return 1
+    return float(entry["factor"])
+
+
+def _part(amount: int, factor: float) -> int:
+    return max(1, int(amount * factor)) if amount else 0
 
 
 def _by_grant(ms: float) -> bool:

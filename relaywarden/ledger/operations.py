@@ -176,6 +176,7 @@ class Steer:
     """Merge `change` into the tenant's dynamic state; None removes a key, the keys in BY_ENTRY are changed entry by entry.
 
     suspended  {reason, by, until_ms}               refuse everything
+    slow       {factor, until_ms, reason, by}       every limit times a factor
     mode       "observe" or "enforce"               instead of the plan's
     limits     {balance key: amount}                instead of the plan's amounts
     grants     {id: {meter, amount, used, until_ms, reason, by}}   what may be sent beyond the limits

@@ -452,3 +452,20 @@ def test_a_batch_keeps_the_order_of_its_operations(store: Store) -> None:
     assert statuses == [Status.ADMITTED] * 3 + [Status.REFUSED]
     assert isinstance(results[4], Snapshot)
     assert results[4].balances[0].used == 2
+
+
+def test_a_slowed_tenant_has_a_part_of_its_limits(store: Store) -> None:
+    acc = account(messages="8/hour", recipients="5/s burst 20", bytes="1000/day")
+    store.do(Steer("acme", {"slow": {"factor": 0.25, "until_ms": store.clock.now_ms + 60_000}}))
+    assert [balance.allowed for balance in read(store, acc).balances] == [2, 5, 250]
+    for n in range(2):
+        assert decide(store, Charge(acc, f"t{n}", "r@x")).status is Status.ADMITTED
+    refused = decide(store, Charge(acc, "t2", "r@x"))
+    assert refused.refusal is not None
+    assert (refused.status, refused.refusal.used, refused.refusal.allowed) == (Status.REFUSED, 2, 2)
+    large = decide(store, Charge(account(bytes="1000/day"), "t3", "r@x", 900))
+    assert large.refusal is not None
+    assert large.refusal.retry_after_ms is not None  # too much for now, not for good
+    store.clock.now_ms += 60_000
+    assert decide(store, Charge(acc, "t4", "r@x", 900)).status is Status.ADMITTED
+    assert [balance.allowed for balance in read(store, acc).balances] == [8, 20, 1000]

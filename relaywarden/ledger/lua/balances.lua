@@ -1,11 +1,23 @@
 -- balances.lua - balances.py in Lua: all limits of an account, all or none.
 
+-- what every limit is multiplied by: 1, or less while the tenant is slowed
+local function slowed(state)
+  local entry = state.slow
+  if type(entry) ~= 'table' or type(entry.until_ms) == 'number' and entry.until_ms <= now then return 1 end
+  return entry.factor
+end
+
+local function part(amount, factor)
+  return amount == 0 and 0 or max(1, floor(amount * factor))
+end
+
 -- A balance as configured arrives as [key, meter, amount, window, burst, observe].
 local function open_balances(wire, how, state)
   -- how: "0" enforce, "1" observe, "2" hold what the limits refuse, "3" late: charge in any case
   local balances = {observe = how == '1', hold = how == '2'}
   if state.mode then balances.observe = state.mode == 'observe' end
   if how == '3' then balances.observe = true end
+  local factor = slowed(state)
   local overrides = type(state.limits) == 'table' and state.limits or {}
   for i, row in ipairs(cjson.decode(wire)) do
     local burst = row[5] > 0 and row[5] or nil
@@ -14,6 +26,10 @@ local function open_balances(wire, how, state)
       -- set by hand for this balance, or for the limit of all logins, domains or clients ("KEY=VALUE")
       allowed = overrides[row[1]] or overrides[string.match(row[1], '^[^=]*')] or burst or row[3], observe = row[6] == 1,
     }
+    if factor ~= 1 then
+      local balance = balances[i]
+      balance.allowed, balance.amount, balance.slowed = part(balance.allowed, factor), part(balance.amount, factor), true
+    end
     longest = max(longest, row[4])
   end
   open_grants(state)
@@ -66,7 +82,8 @@ local function check_one(balance, cost)
   elseif used + amount > balance.allowed then
     wait = amount <= balance.allowed and ring_wait(counter, used + amount - balance.allowed) or -1
   end
-  if amount > balance.allowed then wait = -1 end
+  -- while the tenant is slowed, what is too much now may fit again later
+  if amount > balance.allowed then wait = balance.slowed and balance.window or -1 end
   if wait == 0 then return nil end
   return {balance.key, used, balance.allowed, wait}
 end
