@@ -32,6 +32,7 @@ from relaywarden.tenants import Directory, Tenant
 from relaywarden_monitor.classify.classifier import Classifier
 from relaywarden_monitor.docket import Docket, Message
 from relaywarden_monitor.events import Accepted, Attempt, Complaint, Described, Event, Gone, Notified, Outcome, Refused
+from relaywarden_monitor.patterns.sent import Sent
 from relaywarden_monitor.verdict import Blame, Scope, Verdict
 
 _LONGEST_REPLY = 300
@@ -71,6 +72,7 @@ class Counted:
     reports: list[tuple[str, str, StoryEvent]] = field(default_factory=list)  # queue id, name, for its story
     suppressions: dict[str, dict[str, Suppression]] = field(default_factory=dict)  # tenant -> address -> why
     judged: list[Judged] = field(default_factory=list)
+    sent: list[Sent] = field(default_factory=list)  # messages that are new in the queue
     tenants: set[str] = field(default_factory=set)  # of which something was counted
 
     def add(self, book: str, at: float, names: Iterable[str]) -> None:

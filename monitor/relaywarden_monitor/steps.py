@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from relaywarden import story
@@ -45,6 +45,8 @@ from relaywarden_monitor.attribute import Attributor, Counted, short, ticket_tex
 from relaywarden_monitor.docket import Docket, Message
 from relaywarden_monitor.events import Accepted, Event
 from relaywarden_monitor.ingest.source import Chunk, Position, Source
+from relaywarden_monitor.patterns import sent
+from relaywarden_monitor.patterns.sent import Sent
 
 log = logging.getLogger(__name__)
 BOOK, POSITIONS = "!monitor", "positions"
@@ -112,7 +114,7 @@ class Stepper:
                 state = {**state, "done": hour}
                 self._save(state)
         changed = self._docket.changed()
-        self._tickets(changed)
+        self._learn(changed, counted)
         self._apply_all(
             [
                 *self._once(counted),
@@ -165,14 +167,18 @@ class Stepper:
             yield Tally(item.book, {item.outcome: 1}, dict.fromkeys(item.details, 1), at_ms=int(item.at * 1000),
                         once=item.name, once_ms=self._history_ms, keep_ms=self._history_ms)  # fmt: skip
 
-    def _tickets(self, messages: Sequence[Message]) -> None:
-        """Keep what policyd said of new messages, before the ledger forgets their tickets."""
-        new = [one for one in messages if one.tenant and "accepted_at" in one.facts and "ticket" not in one.facts]
-        by_id = {message.queue_id: message for message in new}
-        for results in self._in_batches([Look(message.tenant, message.queue_id) for message in new]):
+    def _learn(self, messages: Sequence[Message], counted: Counted) -> None:
+        """What policyd and milter said of messages that are new in the queue, before the ledger forgets the tickets."""
+        new = {one.queue_id: one for one in messages if one.tenant and "accepted_at" in one.facts and _is_new(one)}
+        looks = [Look(one.tenant, one.queue_id) for one in new.values()]
+        notes = [Notes(story.book(queue_id), story.TOPIC, (story.MILTER,)) for queue_id in new]
+        for results in self._in_batches([*looks, *notes]):
             for operation, result in results:
                 if isinstance(operation, Look) and isinstance(result, Looked):
-                    by_id[operation.queue_id].know(ticket=ticket_text(result.ticket) if result.ticket else "none")
+                    new[operation.queue_id].know(ticket=ticket_text(result.ticket) if result.ticket else "none")
+                elif isinstance(operation, Notes) and isinstance(result, Noted):
+                    message = new[operation.book.removeprefix("!m:")]
+                    counted.sent.append(_sent(message, result.fields))
 
     def _stories(self, messages: Sequence[Message]) -> Iterator[Operation]:
         for message in messages:
@@ -208,3 +214,15 @@ class Stepper:
                     event(log, logging.INFO, "the store answers again", source=self.source.name)
                 self._down = False
                 return results
+
+
+def _is_new(message: Message) -> bool:
+    """It has reached the queue or its end, so that the milter is done with it; and nobody has asked for its ticket yet."""
+    return "ticket" not in message.facts and ("recipients" in message.facts or bool(message.events))
+
+
+def _sent(message: Message, notes: Mapping[str, str]) -> Sent:
+    found = story.read(message.queue_id, notes)
+    facts = message.facts
+    recipients, login = int(facts.get("recipients") or 0), str(facts.get("login") or "")
+    return sent.read(message.tenant, float(facts["accepted_at"]), recipients, login, found.milter if found else {})

@@ -22,7 +22,7 @@ from relaywarden.outcomes import total
 from relaywarden.tenants import Directory
 from relaywarden_monitor.attribute import Attributor
 from relaywarden_monitor.docket import Docket
-from relaywarden_monitor.events import Accepted, Attempt, Event, Gone, Outcome
+from relaywarden_monitor.events import Accepted, Attempt, Described, Event, Gone, Outcome
 from relaywarden_monitor.ingest.source import Chunk, Position
 from relaywarden_monitor.steps import Stepper, Stopped
 from testbed.classifying import classifier
@@ -219,7 +219,7 @@ def test_a_new_message_under_an_old_queue_id_is_another(ledger: Ledger) -> None:
 def test_what_policyd_said_is_kept_with_the_story(ledger: Ledger) -> None:
     account = next(tenant for tenant in Directory(configuration()) if tenant.name == "acme").account()
     ledger.apply([Charge(account, "t1", "r1@x.example", queue_id="4Q1")])
-    exhaust(ListSource("log", [Accepted(START, "4Q1", "acme")]), ledger, 10)
+    exhaust(ListSource("log", [Accepted(START, "4Q1", "acme"), Described(START, "4Q1", recipients=1)]), ledger, 10)
     (found,) = ledger.apply([Notes(story.book("4Q1"), story.TOPIC)])
     told = story.read("4Q1", cast("Noted", found).fields)
     assert told is not None
