@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 TOPIC = "story"
 MILTER, LOG, REPORT = "milter", "log", "report:"
 MOST_EVENTS = 100
+_LATEST = 2**40  # seconds; beyond it nothing happens
 
 
 class StoryEvent(NamedTuple):
@@ -92,4 +93,6 @@ def _event(raw: Any) -> StoryEvent | None:
     if not isinstance(raw, list) or not 2 <= len(raw) <= len(StoryEvent._fields):
         return None
     at, *texts = raw
-    return StoryEvent(float(at), *map(str, texts)) if isinstance(at, int | float) else None
+    if not isinstance(at, int | float) or not abs(at) < _LATEST:
+        return None
+    return StoryEvent(float(at), *map(str, texts))

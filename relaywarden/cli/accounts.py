@@ -1,12 +1,12 @@
 """accounts - what the commands know of a tenant: its configuration and the ledger's books, as one document.
 
 The document is the contract of `tenants --json` and `show --json`: tenant, plan, mode, standing, pool, used; times are in
-seconds, `bytes` in bytes.
+seconds, `bytes` in bytes.  `show` has more: `signals` and `outcomes` as health.py makes them (`suppressed`: how many recipients
+are on the suppression list), and `steering`, what operator and monitor said to the milters of this tenant.
 """
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +17,15 @@ from typing import Any, cast
 
 import click
 
+from relaywarden import steering
+from relaywarden.cli import health
+from relaywarden.cli.output import iso_time
 from relaywarden.config.load import load
 from relaywarden.config.settings import Settings
 from relaywarden.ledger.accounting import suspended
 from relaywarden.ledger.connect import open_ledger
-from relaywarden.ledger.operations import Account, Ledger, Read, Snapshot
+from relaywarden.ledger.operations import Account, Ledger, Operation, Read, Snapshot
+from relaywarden.ledger.records import HOUR_MS, History, Hours, Listed, Suppressed
 from relaywarden.ledger.scores import SCORE_EDGES, Scores
 from relaywarden.tenants import Directory, Tenant
 
@@ -105,16 +109,38 @@ def document(tenant: Tenant, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def full_document(tenant: Tenant, snapshot: Snapshot) -> dict[str, Any]:
+def full_document(opened: Office, tenant: Tenant) -> dict[str, Any]:
     """The contract of `show --json`."""
+    (snapshot,) = opened.read([tenant])
     return document(tenant, snapshot) | {
         "counters": {"hour": dict(snapshot.hour), "today": dict(snapshot.today)},
-        "signals": [],
+        **_outcomes(opened, tenant, snapshot.now_ms),
+        "steering": _steering(opened, tenant),
         "last_refusal": _last_refusal(snapshot),
         "scores": _scores(snapshot.scores),
         "grants": [_grant(name, entry) for name, entry in sorted(snapshot.state.get("grants", {}).items())],
         "state": dict(snapshot.state),
     }
+
+
+def _outcomes(opened: Office, tenant: Tenant, now_ms: int) -> dict[str, Any]:
+    rules = opened.settings.plans[tenant.plan].health
+    since_ms = now_ms - (health.needed_hours(rules) - 1) * HOUR_MS
+    operations: list[Operation] = [History(tenant.name, since_ms, now_ms), Suppressed(tenant.name)]
+    found, listed = cast("tuple[Hours, Listed]", tuple(opened.ledger.apply(operations)))
+    return {
+        "signals": health.signals(found.hours, now_ms, rules),
+        "outcomes": {**health.tenant(found.hours, now_ms, rules), "suppressed": len(listed.entries)},
+    }
+
+
+def _steering(opened: Office, tenant: Tenant) -> dict[str, Any]:
+    """What the milters have heard of the tenant; a suspension that is over is left out."""
+    words = steering.read(opened.ledger)
+    said = dict(words.tenants.get(tenant.name, {}))
+    if suspended(said, words.now_ms) is None:
+        said.pop("suspended", None)
+    return said
 
 
 def _last_refusal(snapshot: Snapshot) -> dict[str, Any] | None:
@@ -144,11 +170,6 @@ def _grant(name: str, entry: dict[str, Any]) -> dict[str, Any]:
         "id": name, "meter": entry["meter"], "amount": entry["amount"], "used": entry.get("used", 0),
         "until": iso_time(entry.get("until_ms", 0)), "reason": entry.get("reason", ""), "by": entry.get("by", ""),
     }  # fmt: skip
-
-
-def iso_time(ms: float) -> str:
-    """A time of the ledger for people and programs, in UTC; empty for none."""
-    return datetime.datetime.fromtimestamp(int(ms) / 1000, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if ms else ""
 
 
 def standing(snapshot: Snapshot) -> str:

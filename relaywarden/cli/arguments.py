@@ -46,6 +46,19 @@ class Moment(click.ParamType[datetime.datetime]):
         return moment
 
 
+class Duration(click.ParamType[int]):
+    """A duration such as `6h`, in milliseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The milliseconds."""
+        try:
+            return value if isinstance(value, int) else parse_duration(value)
+        except SpecError as error:
+            self.fail(str(error), param, ctx)
+
+
 def carry_out(config: Path, name: str, make: Callable[[Tenant], Sequence[Operation]], done: str, as_json: bool) -> None:
     """Have the ledger carry out operations on a tenant, and print what came of it."""
     with office(config) as opened:

@@ -26,9 +26,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from relaywarden import steering
-from relaywarden.cli.accounts import iso_time, office
+from relaywarden.cli.accounts import office
 from relaywarden.cli.arguments import user
-from relaywarden.cli.output import console, json_option, print_json
+from relaywarden.cli.output import console, iso_time, json_option, print_json
 from relaywarden.config.settings import DkimSettings, Settings
 from relaywarden.dkimdns import Answer, published
 from relaywarden.dkimkeys import SigningKey, create_key, following, load_key

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import relaywarden
-from relaywarden.cli import allow, check, explain, keys, pools, run, steer, view
+from relaywarden.cli import allow, check, explain, keys, pools, run, steer, suppress, view
 from relaywarden.config.load import DEFAULT_PATH
 from relaywarden.errors import ConfigError, RelaywardenError
 
@@ -59,6 +59,7 @@ for _command in (
     steer.suspend,
     steer.resume,
     steer.reset,
+    suppress.suppress,
     allow.grant,
     allow.set_,
     explain.explain,

@@ -1,17 +1,25 @@
-"""output - how commands print: tables for people, one JSON document for programs."""
+"""output - how commands print: tables for people, one JSON document for programs.
+
+Names, addresses and replies come from mail: what is printed of them goes through `plain` first, and in rich's tables through
+`escape` too.  JSON is ASCII by itself.
+"""
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 from rich.console import Console
 
 json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_DIGITS = "12345678"  # where the terminal has no blocks
+_NONE = "."
 
 
 def console() -> Console:
@@ -33,3 +41,24 @@ def duration(seconds: float) -> str:
             parts.append(f"{rest // unit}{suffix}")
             rest %= unit
     return " ".join(parts[:2]) or "0s"
+
+
+def iso_time(ms: float) -> str:
+    """A time of the ledger for people and programs, in UTC; empty for none."""
+    return datetime.datetime.fromtimestamp(int(ms) / 1000, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if ms else ""
+
+
+def plain(value: object, most: int = 400) -> str:
+    """One line that does nothing to a terminal: what is not printable, or not in its character set, is escaped."""
+    text = str(value)
+    text = f"{text[:most]}..." if len(text) > most else text
+    encoding = sys.stdout.encoding or "utf-8"
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def spark(values: Sequence[int]) -> str:
+    """A line of blocks, as high as each value is; a dot for 0."""
+    steps = _BLOCKS if plain(_BLOCKS) == _BLOCKS else _DIGITS
+    top = max(values, default=0)
+    return "".join(steps[(value * len(steps) - 1) // top] if value > 0 else _NONE for value in values)

@@ -3,7 +3,8 @@
 The document is the contract of `pools --json`: a list of pools, each with its members; of each member its ip, state (warm,
 warming, paused), the pause of the whole member, the warm-up (start, schedule, day 0 to days - 1), and for every provider that
 the ledger or the steering knows: caps, what was used in 24 hours and in the hour, the next step, the counters of today (UTC),
-and its pause.  A day below 0 lies before the start; caps of null: the schedule is over.
+its pause, and what became of the mail of the last 24 hours (`outcomes`, `rates`, `reasons`, `trend`, see health.py).  A day
+below 0 lies before the start; caps of null: the schedule is over.
 
 A word takes effect on every host within a second or two.  Known limit: what two people change on one member in the same
 instant, the later one wins.
@@ -22,28 +23,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from relaywarden import providers, steering, warmup
-from relaywarden.cli.accounts import Office, iso_time, office
-from relaywarden.cli.arguments import one_line, user
-from relaywarden.cli.output import console, json_option, print_json
-from relaywarden.errors import SpecError
+from relaywarden.cli import health
+from relaywarden.cli.accounts import Office, office
+from relaywarden.cli.arguments import Duration, one_line, user
+from relaywarden.cli.outcome_tables import member_table
+from relaywarden.cli.output import console, iso_time, json_option, plain, print_json
+from relaywarden.config.monitor_settings import HealthSettings
 from relaywarden.ledger.operations import Account, Read, Snapshot
-from relaywarden.limits import parse_duration
+from relaywarden.ledger.records import HOUR_MS, History, Hours
 from relaywarden.warmup import EVERY, Caps, Entry, Warming
 
+_TWO_DAYS = 2 * health.DAY * HOUR_MS
+_CONFIDENCE = HealthSettings().confidence  # plans have their own, members do not
 _PROVIDER = click.option("--provider", help="This mailbox provider only, such as google; default: all of them.")
-
-
-class Duration(click.ParamType[int]):
-    """A duration such as `6h`, in milliseconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The milliseconds."""
-        try:
-            return value if isinstance(value, int) else parse_duration(value)
-        except SpecError as error:
-            self.fail(str(error), param, ctx)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +76,13 @@ class _View:
         """The books of several (member, provider), in one batch."""
         accounts: list[Account] = [warmup.account(*pair, self.caps(*pair) or warmup.NOTHING) for pair in pairs]
         return cast("list[Snapshot]", self.opened.ledger.apply([Read(account) for account in accounts])) if accounts else []
+
+    def outcomes(self, member: str, listed: list[str]) -> list[dict[str, Any]]:
+        """What became of what a member carried to these providers."""
+        now_ms = self.words.now_ms
+        books = [warmup.books(member, provider) for provider in listed]
+        found = self.opened.ledger.apply([History(book, now_ms - _TWO_DAYS, now_ms) for book in books]) if books else []
+        return [health.member(hours.hours, now_ms, _CONFIDENCE) for hours in cast("list[Hours]", found)]
 
 
 @click.group(invoke_without_command=True)
@@ -256,8 +255,9 @@ def _document(view: _View, member: str, ip: str) -> dict[str, Any]:
                 "hourly_used": snapshot.balances[1].used,
                 "today": {name: snapshot.today.get(name, 0) for name in warmup.JUDGED},
                 "paused": _pause(warmup.pause_of(entry, provider, now_ms)),
+                **outcomes,
             }
-            for provider, snapshot in zip(listed, snapshots, strict=True)
+            for provider, snapshot, outcomes in zip(listed, snapshots, view.outcomes(member, listed), strict=True)
         ],
     }
 
@@ -289,7 +289,7 @@ def _print(documents: list[dict[str, Any]]) -> None:
     if not documents:
         console().print("no pools")
         return
-    titles = "pool", "member", "ip", "state", "provider", "day", "24 h", "hour", "next", "delivered", "deferred", "bounced"
+    titles = "pool", "member", "ip", "state", "provider", "day", "24 h", "hour", "next"
     table = Table(*titles, box=None, header_style="bold", pad_edge=False)
     pauses = []
     for pool in documents:
@@ -298,22 +298,23 @@ def _print(documents: list[dict[str, Any]]) -> None:
             if member["paused"]:
                 pauses.append(_pause_line(member["member"], member["paused"]))
             for row in member["providers"] or [{"provider": "-", **(member["warmup"] or {})}]:
-                table.add_row(*map(escape, [*head, *_cells(row)]))
+                table.add_row(*(escape(plain(cell)) for cell in (*head, *_cells(row))))
                 if row.get("paused") and not row["paused"]["whole"]:
                     pauses.append(_pause_line(f"{member['member']} to {row['provider']}", row["paused"]))
     console().print(table)
+    if (outcomes := member_table(documents)).row_count:
+        console().print(outcomes)
     for line in pauses:
-        console().print(escape(line))
+        console().print(escape(plain(line)))
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    today, step = row.get("today", {}), row.get("next")
-    counts = [str(today.get(name, "-")) for name in warmup.JUDGED]
+    step = row.get("next")
     if row.get("daily_cap") is None:
-        return [row["provider"], "-", str(row.get("daily_used", "-")), str(row.get("hourly_used", "-")), "-", *counts]
+        return [row["provider"], "-", str(row.get("daily_used", "-")), str(row.get("hourly_used", "-")), "-"]
     used = [f"{row.get(f'{span}_used', 0)}/{row[f'{span}_cap']}" for span in ("daily", "hourly")]
     ahead = "-" if step is None else f"{step['date']} {'warm' if step['daily_cap'] is None else step['daily_cap']}"
-    return [row["provider"], f"{row['day']} of {row['days']}", *used, ahead, *counts]
+    return [row["provider"], f"{row['day']} of {row['days']}", *used, ahead]
 
 
 def _pause_line(who: str, pause: dict[str, Any]) -> str:

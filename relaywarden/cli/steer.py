@@ -45,7 +45,7 @@ def suspend(config: Path, tenant: str, reason: str, until: datetime.datetime | N
 @json_option
 @click.pass_obj
 def resume(config: Path, tenant: str, as_json: bool) -> None:
-    """End a suspension of TENANT."""
+    """End whatever keeps TENANT from sending as usual: a suspension, a divert or a hold, by an operator or by the monitor."""
     with office(config) as opened:
         held = _is_held(opened, opened.tenant(tenant))
     carry_out(

@@ -1,4 +1,4 @@
-"""view - `tenants` and `show`: what the operator looks at."""
+"""view - `tenants` and `show`: what the operator looks at.  outcome_tables.py prints what became of the mail."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from relaywarden.cli.accounts import Office, document, full_document, office
-from relaywarden.cli.explain import tenant_lines
-from relaywarden.cli.output import console, duration, json_option, print_json
+from relaywarden.cli.outcome_tables import print_outcomes
+from relaywarden.cli.output import console, duration, json_option, plain, print_json
+from relaywarden.cli.standing import tenant_lines
 from relaywarden.limits import format_bytes
 
 
@@ -32,7 +33,9 @@ def tenants(config: Path, as_json: bool) -> None:
         used = "  ".join(
             f"{row['meter']} {_amount(row, 'used')}/{_amount(row, 'limit')} {row['window']}" for row in item["used"]
         )
-        table.add_row(escape(item["tenant"]), item["plan"], item["mode"], item["standing"], item["pool"] or "-", used or "-")
+        table.add_row(
+            escape(plain(item["tenant"])), item["plan"], item["mode"], item["standing"], item["pool"] or "-", used or "-"
+        )
     console().print(table)
     _print_faults(faults)
 
@@ -42,7 +45,7 @@ def tenants(config: Path, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show(config: Path, tenant: str, as_json: bool) -> None:
-    """Show one TENANT (or the tenant of a login): balances, counters, state."""
+    """Show one TENANT (or the tenant of a login): balances, counters, outcomes, state."""
     with office(config) as opened:
         item = _full(opened, tenant)
         faults = item["faults"]
@@ -51,21 +54,21 @@ def show(config: Path, tenant: str, as_json: bool) -> None:
         return
     out = console()
     facts = (f"{key} {item[key] or '-'}" for key in ("plan", "mode", "standing", "pool"))
-    out.print(f"[bold]{escape(item['tenant'])}[/]", *facts, sep="  ")
+    out.print(f"[bold]{escape(plain(item['tenant']))}[/]", *facts, sep="  ")
     _print_balances(item["used"])
     counters = Table("", *item["counters"]["today"], box=None, header_style="bold", pad_edge=False)
     for label, key in (("this hour", "hour"), ("today (UTC)", "today")):
         values = item["counters"][key]
         counters.add_row(label, *(format_bytes(value) if name == "bytes" else str(value) for name, value in values.items()))
     out.print(counters)
+    print_outcomes(out, item["outcomes"])
     for line in list(tenant_lines(item))[1:]:
         out.print(escape(line))
     _print_faults(faults)
 
 
 def _full(opened: Office, name: str) -> dict[str, Any]:
-    tenant = opened.tenant(name)
-    return full_document(tenant, opened.read([tenant])[0]) | {"faults": opened.faults()}
+    return full_document(opened, opened.tenant(name)) | {"faults": opened.faults()}
 
 
 def _print_faults(faults: dict[str, Any]) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from relaywarden import story
 from relaywarden.config.load import load
 from relaywarden.feedback import Tokens, headers
 from relaywarden.ledger.connect import open_ledger
 from relaywarden.ledger.operations import Account, Charge, Settle
+from relaywarden.ledger.records import Note
 from relaywarden.tenants import Directory
 
 CONFIG = """
@@ -197,9 +199,12 @@ def test_grants_and_settings_act_and_are_explained(config: Path) -> None:
 
 def test_a_message_is_explained_by_its_queue_id(config: Path) -> None:
     send(config, "acme", 2)
-    (told,) = document(config, "explain", "Q1")
-    assert (told["tenant"], told["phase"], told["recipients"], told["bytes"]) == ("acme", "settled", 2, 150)
-    assert "message Q1 of tenant acme" in call(config, "explain", "Q1")
+    told = document(config, "explain", "Q1")
+    (ticket,) = told["tickets"]
+    assert (ticket["tenant"], ticket["phase"], ticket["recipients"], ticket["bytes"]) == ("acme", "settled", 2, 150)
+    said = call(config, "explain", "Q1")
+    assert "message Q1 of tenant acme" in said
+    assert "the monitor knows nothing of it: it has no source" in said
 
 
 def test_a_message_is_explained_by_whatever_a_complaint_brings_back(config: Path, tmp_path: Path) -> None:
@@ -218,6 +223,14 @@ def test_a_message_is_explained_by_whatever_a_complaint_brings_back(config: Path
     for text in texts:
         assert expected in call(config, "explain", text), text
     assert expected in call(config, "explain", "CFBL-Feedback-ID:", token[:20], token[20:])
+    assert document(config, "explain", token) == {
+        "tenant": "acme", "queue_id": "4jYcDs3tkyzJJfm", "hour": "2026-11-24T12:00:00Z",
+    }  # fmt: skip
+    ledger = open_ledger(load(config))
+    ledger.apply([Note(story.book("4jYcDs3tkyzJJfm"), story.TOPIC, {story.MILTER: '{"result": "accepted"}'})])
+    ledger.close()
+    told = document(config, "explain", token)
+    assert (told["token"]["tenant"], told["milter"]) == ("acme", {"result": "accepted"})
     forged = token[:-3] + "aaa"
     for text in (forged, f"fbl+{forged}@relay.example", f"{forged}:urv67nxi:bulk:relayex"):
         assert "not a token of this relay" in call(config, "explain", text, status=1)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from relaywarden import steering
-from relaywarden.cli.accounts import iso_time
+from relaywarden.cli.output import iso_time
 from relaywarden.config.load import load
 from relaywarden.config.settings import DkimSettings
 from relaywarden.dkimdns import judge

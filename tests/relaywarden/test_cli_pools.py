@@ -100,6 +100,11 @@ def test_pools_tell_how_far_each_member_is(config: Path) -> None:
     }  # fmt: skip
     assert (tx2["ip"], tx2["state"], tx2["warmup"]["day"], tx2["warmup"]["daily_cap"]) == ("192.0.2.12", "warming", 1, 48)
     tomorrow = today() + datetime.timedelta(days=1)
+    (google,) = tx2["providers"]
+    told = {name: google.pop(name) for name in ("outcomes", "rates", "reasons", "trend")}
+    assert told["outcomes"] == {"delivered": 2, "deferred": 1, "bounced": 0, "complained": 0}
+    assert (told["rates"]["deferred"]["share"], told["reasons"]) == (0.333333, {})
+    assert told["trend"] == {"delivered": 2, "before": 0, "change": None}
     assert tx2["providers"] == [
         {
             "provider": "google", "day": 1, "days": 3, "back": 0, "daily_cap": 48, "hourly_cap": 4,
@@ -116,11 +121,11 @@ def test_pools_tell_how_far_each_member_is(config: Path) -> None:
     assert bk1["providers"][0]["next"]["daily_cap"] == 24
     table = call(config)
     lines = [line.split() for line in table.splitlines()]
-    assert ["transactional", "tx1", "192.0.2.11", "warm", *"-" * 8] in lines
+    assert ["transactional", "tx1", "192.0.2.11", "warm", *"-" * 5] in lines
     assert [
         "transactional", "tx2", "192.0.2.12", "warming", "google", "1", "of", "3", "3/48", "3/4", str(tomorrow), "96",
-        "2", "1", "0",
     ] in lines  # fmt: skip
+    assert ["tx2", "google", "2", "new", "1", "(33.33%)", "0", "0", "0", "-"] in lines
 
 
 def test_pause_and_resume(config: Path) -> None:
