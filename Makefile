@@ -85,7 +85,7 @@ DATA ?= ../shared/data
 
 evaluate: venv ## Score classification of replies and reports against labelled data (DATA=folder).
 	$(BIN)/python bench/evaluate_replies.py --data $(DATA)/replies
-	$(BIN)/python bench/evaluate_reports.py --data $(DATA)/arf
+	$(BIN)/python bench/evaluate_reports.py $(DATA)/arf/resources/arf
 
 # Campaigns take long; their last result is in docs/campaigns.rst.
 fuzz: packages-test venv ## 200,000 hostile inputs each for policyd, milter and reports, and long runs of the property tests.

@@ -12,7 +12,6 @@ from relaywarden.ledger.operations import (
     Account,
     Charge,
     Decision,
-
     Operation,
     Read,
     Refusal,
@@ -23,8 +22,8 @@ from relaywarden.ledger.operations import (
     Take,
     Taken,
 )
-from relaywarden.ledger.window import PARTS
 from relaywarden.ledger.records import COUNTERS, Tallied, Tally
+from relaywarden.ledger.window import PARTS
 from relaywarden.limits import MAX_AMOUNT, Limit, Meter
 from testbed.ledgerstore import Store, StoreMaker
 

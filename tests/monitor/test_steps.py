@@ -229,7 +229,7 @@ def test_what_policyd_said_is_kept_with_the_story(ledger: Ledger) -> None:
 def test_while_the_store_is_down_the_step_waits(ledger: Ledger) -> None:
     class Down(Mortal):
         def apply(self, operations: Sequence[Operation]) -> list[Result]:
-            raise StoreUnavailableError("down")
+            raise StoreUnavailableError(f"down, {len(operations)} operations wait")
 
     pauses: list[float] = []
 

@@ -1,8 +1,9 @@
-"""relaywarden itself, as an operator runs it: a YAML file and `relaywarden --config FILE run|policyd|milter`.
+"""relaywarden itself, as an operator runs it: a YAML file and `relaywarden --config FILE run|policyd|milter|monitor`.
 
 It is ready when each socket that the started program listens on gives an answer in its protocol (a listening socket
 alone accepts before any worker runs): policyd answers a request without a login, which charges nobody, and the milter
-negotiates; the monitor, which may listen nowhere, says that it is ready.  `cli` runs the other commands with the same file.  Fails with StartError and the end of its output.
+negotiates; the monitor, which may listen nowhere, says that it is ready.  `cli` runs the other commands with the same file.
+Fails with StartError and the end of its output.
 
 Known limit: the programs' logs and metrics show these first clients.
 """

@@ -35,7 +35,7 @@ class Source(Protocol):
         ...
 
     def read(self, most: int, until: Position | None = None) -> Chunk | None:
-        """Up to `most` records; None where there is nothing new now.  `until`: exactly to this position, as it was cut before."""
+        """Up to `most` records; None where nothing is new.  `until`: exactly to this position, as it was cut before."""
         ...
 
     def lag(self) -> int:
