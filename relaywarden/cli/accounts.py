@@ -27,6 +27,7 @@ from relaywarden.ledger.connect import open_ledger
 from relaywarden.ledger.operations import Account, Ledger, Operation, Read, Snapshot
 from relaywarden.ledger.records import HOUR_MS, History, Hours, Listed, Suppressed
 from relaywarden.ledger.scores import SCORE_EDGES, Scores
+from relaywarden.standing import Step, heard
 from relaywarden.tenants import Directory, Tenant
 
 
@@ -174,4 +175,5 @@ def _grant(name: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 def standing(snapshot: Snapshot) -> str:
     """Where the tenant stands on the ladder."""
-    return "suspended" if suspended(snapshot.state, snapshot.now_ms) is not None else "normal"
+    word = heard(snapshot.state, snapshot.now_ms)
+    return (word.step if word is not None else Step.NORMAL).value

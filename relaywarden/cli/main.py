@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import relaywarden
-from relaywarden.cli import allow, check, explain, keys, pools, run, steer, suppress, view
+from relaywarden.cli import allow, check, explain, keys, pools, release, run, steer, suppress, view
 from relaywarden.config.load import DEFAULT_PATH
 from relaywarden.errors import ConfigError, RelaywardenError
 
@@ -57,7 +57,9 @@ for _command in (
     view.tenants,
     view.show,
     steer.suspend,
+    steer.hold,
     steer.resume,
+    release.release,
     steer.reset,
     suppress.suppress,
     allow.grant,

@@ -15,6 +15,7 @@ _ABOUT = {
     "complaints": "delivered messages were complained about",
     "blocks": "attempts failed by content, domain or its authentication",
 }
+_STEPS = {"watched": "watched, nothing is done", "slowed": "slowed: every limit times {factor:g}"}
 _DONE = {
     "divert": "diverted to the pool called quarantine",
     "hold": "held in Postfix' hold queue",
@@ -44,6 +45,10 @@ def _steering(item: dict[str, Any]) -> Iterator[str]:
     suspended = item["standing"] == "suspended"  # by policyd too: the same is said to the milters
     if suspended:
         yield f"suspended{_word(item['state']['suspended'])}{undo}"
+    stands = item["state"].get("standing") or {}
+    if stands.get("step") == item["standing"] and item["standing"] in _STEPS:
+        factor = item["state"].get("slow", {}).get("factor", 1)
+        yield f"{_STEPS[item['standing']].format(factor=factor)}{_word(stands)}{undo}"
     said = item["steering"]
     for name, text in _DONE.items():
         entry = said.get(name)

@@ -148,8 +148,15 @@ class DnsWatchSettings(Table):
     every: Milliseconds | None = Field(3_600_000, description="how often; empty: only by `relaywarden dns`")
     blocklists: list[Domain] = Field([], description="DNS blocklists for addresses, such as zen.spamhaus.org")
     domain_blocklists: list[Domain] = Field([], description="DNS blocklists for domains, such as dbl.spamhaus.org")
-    rate: int = Field(10, ge=1, le=1000, description="most queries a second; 10,000 tenants make about 50,000, so raise it against a resolver of your own")
-    nameservers: list[str] = Field([], description="resolvers to ask: 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:5353; default: the system's")
+    rate: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description="most queries a second; 10,000 tenants make about 50,000, so raise it against a resolver of your own",
+    )
+    nameservers: list[str] = Field(
+        [], description="resolvers to ask: 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:5353; default: the system's"
+    )
     return_path: list[Domain] = Field(
         [], description="domains of envelope senders that are yours, whose SPF must include the pools"
     )
