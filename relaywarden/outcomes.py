@@ -8,6 +8,7 @@ The ledger keeps a record of every hour, name -> amount, for each tenant and for
     why.CATEGORY                               by the category of the reply (`invalid-mailbox`, `ip-reputation`, ...)
     blocked                                    attempts that failed by the customer's domain, content or authentication
     invalid                                    recipients that do not exist
+    sent, sent_to                              of a tenant: messages that the MTA took, and their recipients
     suppressed                                 requests for recipients on the suppression list (counted by the ledger itself)
     PROVIDER.delivered, ...                    of a tenant: the four outcomes by mailbox provider
 
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 
 OUTCOMES = ("delivered", "deferred", "bounced", "complained")
 BLOCKED, INVALID = "blocked", "invalid"
+SENT, SENT_TO = "sent", "sent_to"
 WHY = "why."
 
 Amounts = Mapping[str, int]

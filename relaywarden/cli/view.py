@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from relaywarden.cli import normal
 from relaywarden.cli.accounts import Office, document, full_document, office
 from relaywarden.cli.outcome_tables import print_outcomes
 from relaywarden.cli.output import console, duration, json_option, plain, print_json
@@ -42,13 +44,18 @@ def tenants(config: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("tenant")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the last week against normal: a .png or .svg file."
+)
 @json_option
 @click.pass_obj
-def show(config: Path, tenant: str, as_json: bool) -> None:
-    """Show one TENANT (or the tenant of a login): balances, counters, outcomes, state."""
+def show(config: Path, tenant: str, plot: Path | None, as_json: bool) -> None:
+    """Show one TENANT (or the tenant of a login): balances, counters, outcomes, normal against now, state."""
     with office(config) as opened:
         item = _full(opened, tenant)
         faults = item["faults"]
+        if plot is not None:
+            normal.plot(opened, opened.tenant(tenant), round(time.time() * 1000), plot)
     if as_json:
         print_json(item)
         return
@@ -62,13 +69,17 @@ def show(config: Path, tenant: str, as_json: bool) -> None:
         counters.add_row(label, *(format_bytes(value) if name == "bytes" else str(value) for name, value in values.items()))
     out.print(counters)
     print_outcomes(out, item["outcomes"])
+    for line in normal.lines(item["patterns"]):
+        out.print(escape(line))
     for line in list(tenant_lines(item))[1:]:
         out.print(escape(line))
     _print_faults(faults)
 
 
 def _full(opened: Office, name: str) -> dict[str, Any]:
-    return full_document(opened, opened.tenant(name)) | {"faults": opened.faults()}
+    tenant = opened.tenant(name)
+    now_ms = round(time.time() * 1000)
+    return full_document(opened, tenant) | {"patterns": normal.document(opened, tenant, now_ms), "faults": opened.faults()}
 
 
 def _print_faults(faults: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """gather - messages and outcomes into slices of some seconds for each tenant, as the signals look at them.  No I/O, no clock.
 
-A slice is closed when an event of its tenant comes more than SPAN seconds after its beginning, and all open ones are given out
-when they are asked for, so that nothing waits longer than the asker's interval.  What happened long ago (a log that is caught up
-with) makes slices of its own time.
+A slice is closed when an event of its tenant comes more than SPAN seconds after its beginning, and all open ones are given
+out when they are asked for, so that nothing waits longer than the asker's interval.  What happened long ago (a log that is
+caught up with) makes slices of its own time.
 
 Known limits: of a message with many recipients only the first ones are told apart (as many as the milter names).  Outcomes
 belong to the slice that is open when they come, not to that of their message.
