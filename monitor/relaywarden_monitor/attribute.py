@@ -26,7 +26,7 @@ from relaywarden import providers, warmup
 from relaywarden.config.settings import Settings
 from relaywarden.feedback import Tokens
 from relaywarden.ledger.records import HOUR_MS, Suppression
-from relaywarden.outcomes import BLOCKED, INVALID, WHY
+from relaywarden.outcomes import BLOCKED, INVALID, SENT, SENT_TO, WHY
 from relaywarden.story import StoryEvent
 from relaywarden.tenants import Directory, Tenant
 from relaywarden_monitor.classify.classifier import Classifier
@@ -75,14 +75,14 @@ class Counted:
     sent: list[Sent] = field(default_factory=list)  # messages that are new in the queue
     tenants: set[str] = field(default_factory=set)  # of which something was counted
 
-    def add(self, book: str, at: float, names: Iterable[str]) -> None:
-        """One more of each name in a book's hour."""
+    def add(self, book: str, at: float, names: Iterable[str], amount: int = 1) -> None:
+        """So many more of each name in a book's hour."""
         hour = self.hours.setdefault(int(at * 1000) // HOUR_MS, {})
         amounts = hour.get(book)
         if amounts is None:
             amounts = hour[book] = Counter()
         for name in names:
-            amounts[name] += 1
+            amounts[name] += amount
 
 
 class Attributor:
@@ -107,9 +107,7 @@ class Attributor:
                 case Accepted():
                     self._accepted(event, docket)
                 case Described():
-                    docket.find(event.queue_id).know(
-                        message_id=event.message_id, sender=_shown(event.sender), size=event.size, recipients=event.recipients
-                    )
+                    self._described(event, docket, counted)
                 case Gone():
                     docket.find(event.queue_id).know(gone_at=event.at)
                 case Notified():
@@ -127,6 +125,13 @@ class Attributor:
         docket.begin(event.queue_id, event.at).know(
             accepted_at=event.at, login=event.login, client=event.client, tenant=tenant.name if tenant else ""
         )
+
+    def _described(self, event: Described, docket: Docket, counted: Counted) -> None:
+        message = docket.find(event.queue_id)
+        if event.recipients and "recipients" not in message.facts and message.tenant:
+            counted.add(message.tenant, event.at, (SENT,))
+            counted.add(message.tenant, event.at, (SENT_TO,), event.recipients)
+        message.know(message_id=event.message_id, sender=_shown(event.sender), size=event.size, recipients=event.recipients)
 
     def _refused(self, event: Refused, docket: Docket) -> None:
         message = docket.find(event.queue_id)
@@ -169,11 +174,13 @@ class Attributor:
 
     def _late(self, event: Attempt, docket: Docket, counted: Counted) -> None:
         """An accepted message bounced after all; whoever says so must know it."""
-        message = docket.find(event.queue_id) if event.queue_id in docket else None
-        sent = message is not None and any(item.recipient == event.recipient for item in message.events)
-        tenant = self._directory.by_name(message.tenant) if message is not None and sent else None
-        if message is None or tenant is None or event.outcome is not Outcome.BOUNCED:
+        if event.queue_id not in docket or event.outcome is not Outcome.BOUNCED:
             return
+        message, name = docket.find(event.queue_id), event.recipient.casefold()
+        told = {item.kind for item in message.events if item.recipient.casefold() == name}
+        tenant = self._directory.by_name(message.tenant) if message.tenant else None
+        if tenant is None or not told or Outcome.BOUNCED.value in told:
+            return  # what bounced already may be reported by its own notification
         verdict = self._classifier.classify(event.reply, event.relay, event.status)
         message.add(_told(event, "bounced", verdict.category))
         self._once(event, tenant, _names(event, verdict)[1:], counted)

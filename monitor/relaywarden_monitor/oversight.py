@@ -1,7 +1,8 @@
 """oversight - what the monitor does about what it counts: judge tenants, pause members, ask DNS, tell people.
 
-    heard    what a step has counted: bursts and blamed addresses are looked at outcome by outcome
-    turn     about once a second: tenants of which something was counted, and now and then all that wait for an end
+    heard    what a step has counted
+    turn     about once a second: bursts and blamed addresses, outcome by outcome; then the tenants of which something was
+             counted, and now and then all that wait for an end
 
 Notices go out by `notify`, which has threads of its own; what is alerting is kept in the ledger (books "!monitor", topic
 "alerts"), so that a restart tells nobody twice.
@@ -15,9 +16,10 @@ import json
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 from relaywarden.config.settings import Settings
+from relaywarden.errors import StoreUnavailableError
 from relaywarden.ledger.operations import Ledger
 from relaywarden.ledger.records import Note, Noted, Notes
 from relaywarden.logs import event
@@ -54,6 +56,7 @@ class Oversight:
         self._alerts = AlertBook(CALM_SECONDS)
         self._saved: str | None = None  # the state of the alerts as the ledger has it
         self._bursts, self._found = Bursts(), dict[str, Finding]()
+        self._heard: deque[list[Judged]] = deque()
         self._touched: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
         self._again_at = 0.0
@@ -85,29 +88,55 @@ class Oversight:
         """A step was carried over."""
         with self._lock:
             self._touched.update(dict.fromkeys(counted.tenants))
-        for judged in counted.judged:
-            if judged.tenant:
-                self._feed_burst(judged)
-            self._pauses.feed(judged)
+        self._heard.append(counted.judged)
 
     def turn(self) -> bool:
         """Look at what has changed; whether there was something; raises StoreUnavailableError."""
         self._restore()
-        due = time.monotonic() >= self._again_at
-        names = self._take()
-        if due:
-            self._again_at = time.monotonic() + _AGAIN_SECONDS
-            names = list(dict.fromkeys([*names, *self._standings.held(), *self._alerting()]))
+        self._pauses.restore()  # before anything is decided: what comes again is not the first time
+        self._listen()
         for reading in self._dns.news():
             self._tell(reading)
-        worked = self._pauses.turn(due=due)
-        for name in names:
-            self._burst_over(name)
-        if names:
-            found = {name: self._found.pop(name) for name in names if name in self._found}
-            self._standings.look(names, found)
+        due = time.monotonic() >= self._again_at
+        worked = self._pauses.turn(alerting=list(self._alerts.alerting) if due else None)
+        if due:
+            self._look_again()
+            self._again_at = time.monotonic() + _AGAIN_SECONDS
+        self._look(self._take())
         self._save()
         return worked or bool(self._touched)
+
+    def _listen(self) -> None:
+        """What was heard since the last turn, outcome by outcome."""
+        while self._heard:
+            for judged in self._heard.popleft():
+                if judged.tenant:
+                    self._feed_burst(judged)
+                self._pauses.feed(judged)
+
+    def _look_again(self) -> None:
+        """Have those looked at that wait for an end, or whose recovery has to be seen."""
+        for name in self._standings.held():
+            self.touch(name)
+        for key in list(self._alerts.alerting):
+            kind, _, rest = key.partition(":")
+            name = rest.rpartition(":")[0]
+            if kind == "tenant" and self._directory.by_name(name) is not None:
+                self.touch(name)
+            elif kind == "tenant":
+                self._tell(Reading(key, Level.NONE, name, f"{name} is no tenant any more"))
+
+    def _look(self, names: list[str]) -> None:
+        for name in names:
+            self._burst_over(name)
+        try:
+            self._standings.look(names, {name: self._found[name] for name in names if name in self._found})
+        except StoreUnavailableError:
+            for name in names:
+                self.touch(name)  # it is made up for
+            raise
+        for name in names:
+            self._found.pop(name, None)
 
     def _use(self, settings: Settings) -> None:
         self._directory = Directory(settings)
@@ -119,16 +148,13 @@ class Oversight:
         with self._lock:
             return [self._touched.popitem(last=False)[0] for _ in range(min(_MOST_TENANTS, len(self._touched)))]
 
-    def _alerting(self) -> list[str]:
-        """Tenants that are alerting: a recovery has to be seen, too."""
-        keys = (key.split(":", 2) for key in self._alerts.alerting)
-        return [parts[1] for parts in keys if len(parts) == 3 and parts[0] == "tenant"]
-
     def _feed_burst(self, judged: Judged) -> None:
         attempt, verdict = judged.attempt, judged.verdict
         tenant = self._directory.by_name(judged.tenant)
         if tenant is None or not attempt.recipient or attempt.outcome is Outcome.DEFERRED:
             return
+        if time.time() - attempt.at > tenant.health.window / 1000:
+            return  # an old log that is read for the first time
         invalid = verdict is not None and verdict.scope is Scope.MAILBOX and not verdict.own
         finding = self._bursts.feed(tenant.name, attempt.at, int(invalid), 1, tenant.health)
         if finding is not None:

@@ -44,6 +44,7 @@ class Standings:
         self._ledger, self._tell = ledger, tell
         self._directory = Directory(settings)
         self._can_divert = QUARANTINE in settings.pools
+        self._only_told: dict[str, str] = {}  # tenant -> why nothing is done, as long as something would be
 
     def look(self, names: Sequence[str], bursts: Mapping[str, Finding]) -> None:
         """Judge these tenants now; `bursts` has what was found in the burst of some; raises StoreUnavailableError."""
@@ -84,16 +85,20 @@ class Standings:
         after = ours
         if not by_person:
             after = judge.decide(ours, findings, tenant.health, now_ms)
-        if after is not ours and after is not None and after.holds(now_ms) and not self._binds(tenant, after):
+        begins = after is not ours and after is not None and after.holds(now_ms)
+        if after is not None and begins and not self._binds(tenant, after):
             after = ours
+        elif not begins:
+            self._only_told.pop(tenant.name, None)
         self._carry_out(tenant, kept, after, said, now_ms)
 
     def _binds(self, tenant: Tenant, standing: Standing) -> bool:
-        """Whether it may be done; else it is only told."""
+        """Whether it may be done; else it is only told, once as long as it is so."""
         why = "mode observe" if tenant.mode is Mode.OBSERVE else ""
         if standing.action == "divert" and not self._can_divert:
             why = f"there is no pool called {QUARANTINE}"
-        if why:
+        if why and self._only_told.get(tenant.name) != why:
+            self._only_told[tenant.name] = why
             event(log, logging.WARNING, "would act on a tenant", tenant=tenant.name, action=standing.action, why_not=why,
                   reason=standing.reason)  # fmt: skip
             meters.REACTIONS.labels("observed").inc()

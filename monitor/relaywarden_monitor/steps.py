@@ -118,9 +118,9 @@ class Stepper:
         self._apply_all(
             [
                 *self._once(counted),
-                *self._stories(changed),
-                *self._reports(counted),
                 *(Suppress(name, entries) for name, entries in counted.suppressions.items()),
+                *self._stories(changed),  # after what they keep from being counted again
+                *self._reports(counted),
             ]
         )
         self._docket.written(changed)
@@ -140,7 +140,7 @@ class Stepper:
         return [item for item, is_fresh in zip(chunk.events, found, strict=True) if is_fresh]
 
     def _recall(self, events: Sequence[Event]) -> None:
-        """Put on the docket what the ledger knows of messages that were accepted before this chunk."""
+        """Put on the docket what the log said of messages that were accepted before this chunk; not what reports said."""
         missing: dict[str, None] = {}
         begun: set[str] = set()
         for item in events:
@@ -149,7 +149,7 @@ class Stepper:
                 begun.add(queue_id)
             elif queue_id and queue_id not in begun and queue_id not in self._docket:
                 missing[queue_id] = None
-        for results in self._in_batches([Notes(story.book(queue_id), story.TOPIC) for queue_id in missing]):
+        for results in self._in_batches([Notes(story.book(queue_id), story.TOPIC, (story.LOG,)) for queue_id in missing]):
             for operation, result in results:
                 queue_id = operation.book.removeprefix("!m:") if isinstance(operation, Notes) else ""
                 found = story.read(queue_id, result.fields) if isinstance(result, Noted) else None

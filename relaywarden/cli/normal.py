@@ -83,7 +83,7 @@ def plot(opened: Office, tenant: Tenant, now_ms: int, path: Path) -> None:
         raise RelaywardenError("plots need matplotlib: pip install 'relaywarden[plot]'") from error
     sent, view = _read(opened, tenant, now_ms, _WEEK)
     normal = patterns.normal(view, now_ms, _WEEK)
-    times = date2num(_times(now_ms, _WEEK))
+    times = date2num(_times(now_ms, _WEEK))  # type: ignore[no-untyped-call]
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots()
     axes.bar(times, sent, width=1 / 26, label="sent", color="#4477aa")
