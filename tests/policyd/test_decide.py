@@ -8,6 +8,7 @@ import pytest
 
 from relaywarden.config.settings import Settings
 from relaywarden.ledger.operations import Charge, Decision, Done, Reconcile, Refusal, Refuse, Status
+from relaywarden.ledger.records import Suppression
 from relaywarden_policyd.decide import Judge, Question, answer
 from relaywarden_policyd.protocol import Request, State
 from relaywarden_policyd.verdict import Action, Cause, Verdict, format_wait
@@ -173,6 +174,19 @@ def test_suspended_tells_the_client_nothing_of_the_reason() -> None:
     assert found.reply.startswith("REJECT 5.7.1 ")
     assert "4711" not in found.reply
     assert found.reason == "password stolen, ticket 4711"
+
+
+def test_a_suppressed_recipient_is_refused_with_why_and_until_when() -> None:
+    day = 86_400_000
+    entry = Suppression("bob@x.example", "bounced", 20_000 * day, 20_030 * day, "550 5.1.1 internal words of the provider")
+    found = verdict(judge(), Decision(Status.SUPPRESSED, reason=entry.pack()))
+    assert found.reply.startswith(
+        "REJECT 5.7.1 This recipient is on your suppression list until 2024-11-03: it bounced on 2024-10-04"
+    )
+    assert "internal words" not in found.reply
+    assert (found.cause, found.reason) == (Cause.SUPPRESSED, "bounced: 550 5.1.1 internal words of the provider")
+    observed = verdict(judge(mode="observe"), Decision(Status.ADMITTED, reason=entry._replace(kind="complained").pack()))
+    assert (observed.reply, observed.observed, observed.cause) == ("DUNNO", True, Cause.SUPPRESSED)
 
 
 def test_admitted_and_repeated() -> None:
