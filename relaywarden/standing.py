@@ -56,6 +56,7 @@ class Word(NamedTuple):
     since_ms: int
     until_ms: int | None = None
     factor: float = SLOWED
+    times: int = 1  # the how many-th in a row
 
     def holds(self, now_ms: int) -> bool:
         """Whether it is in force."""
@@ -72,7 +73,7 @@ def say(tenant: str, word: Word | None) -> list[Operation]:
         common["until_ms"] = word.until_ms
     slow = {**common, "factor": word.factor} if word.step is Step.SLOWED else None
     stop = common if word.step is Step.SUSPENDED else None
-    stands = {**common, "step": word.step.value, "since_ms": word.since_ms}
+    stands = {**common, "step": word.step.value, "since_ms": word.since_ms, "times": word.times}
     return [
         Steer(tenant, {"standing": stands, "slow": slow, "suspended": stop}),
         steering.say("tenants", {tenant: _for_milter(word, common)}),
@@ -98,15 +99,16 @@ def _word(step: Step, entry: Mapping[str, Any]) -> Word:
     until = entry.get("until_ms")
     return Word(
         step, str(entry.get("reason") or ""), str(entry.get("by") or "operator"), int(entry.get("since_ms") or 0),
-        int(until) if until else None,
+        int(until) if until else None, times=int(entry.get("times") or 1),
     )  # fmt: skip
 
 
 def _for_milter(word: Word, common: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the milter has to know of it; None: nothing."""
     rest = {name: value for name, value in common.items() if name != "reason"}
+    rest |= {"since_ms": word.since_ms, "times": word.times}
     if word.step is Step.DIVERTED:
         return {"divert": word.reason or word.step.value, **rest}
     if word.step is Step.HELD:
         return {"hold": word.reason or word.step.value, **rest}
-    return {"suspended": dict(common)} if word.step is Step.SUSPENDED else None
+    return {"suspended": dict(common), **rest} if word.step is Step.SUSPENDED else None

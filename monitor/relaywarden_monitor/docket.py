@@ -89,6 +89,10 @@ class Docket:
             message = self._messages[queue_id] = Message(queue_id)
         return message
 
+    def clear(self) -> None:
+        """Forget all messages; the ledger has what was written of them."""
+        self._messages.clear()
+
     def recall(self, found: Story) -> None:
         """Put a message back that the ledger still knows."""
         self._messages[found.queue_id] = Message(found.queue_id, dict(found.facts), list(found.events), found.more)

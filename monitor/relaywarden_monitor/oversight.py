@@ -34,6 +34,7 @@ from relaywarden_monitor.notices import LedgerStore
 from relaywarden_monitor.notify.alerts import AlertBook, Level, Reading
 from relaywarden_monitor.notify.notice import NoticeError
 from relaywarden_monitor.notify.notifier import Notifier
+from relaywarden_monitor.patterns.watch import Watch
 from relaywarden_monitor.pauses import Pauses
 from relaywarden_monitor.standings import Standings
 from relaywarden_monitor.steps import BOOK
@@ -56,7 +57,8 @@ class Oversight:
         self._alerts = AlertBook(CALM_SECONDS)
         self._saved: str | None = None  # the state of the alerts as the ledger has it
         self._bursts, self._found = Bursts(), dict[str, Finding]()
-        self._heard: deque[list[Judged]] = deque()
+        self._heard: deque[Counted] = deque()
+        self._watch = Watch(ledger)
         self._touched: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
         self._again_at = 0.0
@@ -70,6 +72,10 @@ class Oversight:
     def stop(self) -> None:
         """Tell what waits, as far as that takes a few seconds; the rest stays in the ledger."""
         self._dns.stop()
+        try:
+            self._watch.close(time.time())
+        except StoreUnavailableError as error:
+            event(log, logging.WARNING, "what was learned since the last writing is lost, the store is down", error=error)
         self._notifier.stop()
 
     def reload(self, settings: Settings) -> None:
@@ -88,7 +94,7 @@ class Oversight:
         """A step was carried over."""
         with self._lock:
             self._touched.update(dict.fromkeys(counted.tenants))
-        self._heard.append(counted.judged)
+        self._heard.append(counted)
 
     def turn(self) -> bool:
         """Look at what has changed; whether there was something; raises StoreUnavailableError."""
@@ -102,6 +108,8 @@ class Oversight:
         if due:
             self._look_again()
             self._again_at = time.monotonic() + _AGAIN_SECONDS
+        for name in self._watch.turn(time.time()):
+            self.touch(name)
         self._look(self._take())
         self._save()
         return worked or bool(self._touched)
@@ -109,7 +117,9 @@ class Oversight:
     def _listen(self) -> None:
         """What was heard since the last turn, outcome by outcome."""
         while self._heard:
-            for judged in self._heard.popleft():
+            counted = self._heard.popleft()
+            self._watch.heard(counted)
+            for judged in counted.judged:
                 if judged.tenant:
                     self._feed_burst(judged)
                 self._pauses.feed(judged)
@@ -137,10 +147,11 @@ class Oversight:
             raise
         for name in names:
             self._found.pop(name, None)
+            self._watch.changed.pop(name, None)
 
     def _use(self, settings: Settings) -> None:
         self._directory = Directory(settings)
-        self._standings = Standings(settings, self._ledger, self._tell)
+        self._standings = Standings(settings, self._ledger, self._tell, self._watch)
         self._pauses = Pauses(settings, self._ledger, self._tell)
         self._dns = DnsRound(settings)
 

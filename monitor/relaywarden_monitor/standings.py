@@ -1,13 +1,17 @@
-"""standings - look at the tenants that something was counted of, and carry out what `judge` says of them.
+"""standings - look at the tenants that something was counted of, and carry out what follows from it.
 
-What is done about a tenant goes two ways: a word of `steering`, which the milter hears within a second (divert, suspended), and
-for a suspension the tenant's own dynamic state, which policyd reads with every request.  The monitor's own record of it is a
-note of the ledger (books "!monitor", topic "standings", a field for each tenant).
+Two judges look at a tenant.  `judge` holds its bounces, complaints and blocks against the plan's thresholds; `patterns` holds
+what it sends against its own normal.  The higher of their steps is what the tenant stands on (`relaywarden.standing`: the milter and
+policyd hear it from there).  A person's word stands above both: as long as it holds nothing is changed, and where a person has
+taken a step back, what led to it is not held against the tenant again.
+
+The record of thresholds is a note of the ledger (books "!monitor", topic "standings", a field for each tenant).
 
 How it fails: StoreUnavailableError goes to the caller, who looks again; nothing was half done that a second look does not mend.
 A record that cannot be read is logged and begun anew.
 
-Known limit: two hosts that judge one tenant in the same second may tell of it twice.
+Known limits: two hosts that judge one tenant in the same second may tell of it twice.  While a grant holds, its tenant is
+neither slowed nor diverted by patterns, whatever it sends; held it is.
 """
 
 from __future__ import annotations
@@ -15,15 +19,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from relaywarden import standing as ladder
 from relaywarden import steering
 from relaywarden.config.settings import Mode, Settings
-from relaywarden.ledger.operations import Ledger, Operation, Steer
+from relaywarden.ledger.operations import Ledger, Operation, Read, Snapshot
 from relaywarden.ledger.records import History, Hours, Note, Noted, Notes
 from relaywarden.logs import event
 from relaywarden.outcomes import Amounts
-from relaywarden.steering import Words
+from relaywarden.standing import MONITOR, Step, Word
 from relaywarden.tenants import Directory, Tenant
 from relaywarden_monitor import judge, meters
 from relaywarden_monitor.judge import Finding, Standing, StandingError
@@ -33,107 +39,216 @@ from relaywarden_monitor.steps import BOOK
 log = logging.getLogger(__name__)
 TOPIC = "standings"
 QUARANTINE = "quarantine"
+_STEPS = {"divert": Step.DIVERTED, "suspend": Step.SUSPENDED, "hold": Step.HELD}
+_DONE = {
+    Step.WATCHED: "watched", Step.SLOWED: "slowed", Step.DIVERTED: "diverted to quarantine",
+    Step.HELD: "held in Postfix' hold queue", Step.SUSPENDED: "suspended",
+}  # fmt: skip
 
 Tell = Callable[[Reading], None]
+
+
+class Patterns(Protocol):
+    """The judge of what a tenant sends (patterns.watch)."""
+
+    def opinion(self, tenant: str, now: float) -> Word | None:
+        """The step that evidence has the tenant on."""
+        ...
+
+    def word(self, tenant: str, word: Word | None, now: float) -> None:
+        """A person spoke, or (None) took back what was done."""
+        ...
+
+    def notes(self, tenant: str, now: float) -> list[Operation]:
+        """What keeps its record of the tenant."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """All that is known of a tenant at one look."""
+
+    tenant: Tenant
+    hours: Mapping[int, Amounts]
+    state: Mapping[str, Any]
+    said: Mapping[str, Any] | None  # what the milters have heard
+    kept: Standing | None
+    now_ms: int
+
+    @property
+    def granted(self) -> bool:
+        """Whether a person has allowed more than usual."""
+        grants = self.state.get("grants")
+        entries = grants.values() if isinstance(grants, Mapping) else ()
+        return any(not entry.get("until_ms") or entry["until_ms"] > self.now_ms for entry in entries)
 
 
 class Standings:
     """One per monitor; used by one thread."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, tell: Tell) -> None:
-        self._ledger, self._tell = ledger, tell
+    def __init__(self, settings: Settings, ledger: Ledger, tell: Tell, patterns: Patterns | None = None) -> None:
+        self._ledger, self._tell, self._patterns = ledger, tell, patterns
         self._directory = Directory(settings)
         self._can_divert = QUARANTINE in settings.pools
         self._only_told: dict[str, str] = {}  # tenant -> why nothing is done, as long as something would be
+        self._said: dict[str, Word] = {}  # what was said of tenants, while it holds
+        self._persons: dict[str, Word] = {}  # persons' words that the patterns have heard
 
     def look(self, names: Sequence[str], bursts: Mapping[str, Finding]) -> None:
         """Judge these tenants now; `bursts` has what was found in the burst of some; raises StoreUnavailableError."""
         tenants = [tenant for name in names if (tenant := self._directory.by_name(name)) is not None and tenant.name == name]
-        if not tenants:
-            return
-        words = steering.read(self._ledger)
-        for tenant, hours, kept in self._read(tenants, words.now_ms):
-            self._judge(tenant, hours, kept, words, bursts.get(tenant.name))
+        for seen in self._read(tenants) if tenants else ():
+            self._judge(seen, bursts.get(seen.tenant.name))
 
     def held(self) -> list[str]:
         """Tenants about whom something was done that may be over: they are looked at again without new outcomes."""
         (found,) = self._ledger.apply([Notes(BOOK, TOPIC)])
-        return list(found.fields) if isinstance(found, Noted) else []
+        return list(dict.fromkeys([*(found.fields if isinstance(found, Noted) else ()), *self._said, *self._persons]))
 
-    def _read(self, tenants: Sequence[Tenant], now_ms: int) -> list[tuple[Tenant, Mapping[int, Amounts], Standing | None]]:
+    def _read(self, tenants: Sequence[Tenant]) -> list[_Seen]:
+        words = steering.read(self._ledger)
+        now_ms, names = words.now_ms, tuple(tenant.name for tenant in tenants)
         asked: list[Operation] = [History(tenant.name, now_ms - tenant.health.window, now_ms) for tenant in tenants]
-        *records, notes = self._ledger.apply([*asked, Notes(BOOK, TOPIC, tuple(tenant.name for tenant in tenants))])
+        asked += [Read(tenant.account()) for tenant in tenants]
+        *results, notes = self._ledger.apply([*asked, Notes(BOOK, TOPIC, names)])
         kept = notes.fields if isinstance(notes, Noted) else {}
+        records, states = results[: len(tenants)], results[len(tenants) :]
         return [
-            (tenant, record.hours if isinstance(record, Hours) else {}, _standing(tenant.name, kept.get(tenant.name)))
-            for tenant, record in zip(tenants, records, strict=True)
+            _Seen(
+                tenant,
+                record.hours if isinstance(record, Hours) else {},
+                snapshot.state if isinstance(snapshot, Snapshot) else {},
+                words.tenants.get(tenant.name),
+                _standing(tenant.name, kept.get(tenant.name)),
+                now_ms,
+            )
+            for tenant, record, snapshot in zip(tenants, records, states, strict=True)
         ]
 
-    def _judge(
-        self, tenant: Tenant, hours: Mapping[int, Amounts], kept: Standing | None, words: Words, burst: Finding | None
-    ) -> None:
-        now_ms, said = words.now_ms, words.tenants.get(tenant.name)
-        standing = judge.heard(kept, said, now_ms)
-        by_person = standing is not None and standing.by != judge.BY
-        ours = kept if by_person else standing
-        ours = judge.settle(ours, hours, now_ms) if ours is not None else None
-        findings = judge.review(tenant.health, hours, ours, now_ms)
+    def _judge(self, seen: _Seen, burst: Finding | None) -> None:
+        tenant, now_ms = seen.tenant, seen.now_ms
+        current = ladder.heard(seen.state, now_ms)
+        standing = judge.heard(seen.kept, seen.said, now_ms)
+        by_person = (standing is not None and standing.by != judge.BY) or (current is not None and current.by != MONITOR)
+        ours = seen.kept if standing is not None and standing.by != judge.BY else standing
+        ours = judge.settle(ours, seen.hours, now_ms) if ours is not None else None
+        findings = judge.review(tenant.health, seen.hours, ours, now_ms)
         for finding in findings:
             self._tell(finding.reading(tenant.name))
         if burst is not None:
             findings.append(burst)
-        after = ours
-        if not by_person:
-            after = judge.decide(ours, findings, tenant.health, now_ms)
+        after = ours if by_person else judge.decide(ours, findings, tenant.health, now_ms)
         begins = after is not ours and after is not None and after.holds(now_ms)
-        if after is not None and begins and not self._binds(tenant, after):
+        if after is not None and begins and not self._binds(tenant, _STEPS[after.action], after.reason):
             after = ours
-        elif not begins:
+        opinion = self._opinion(seen, current, by_person=by_person)
+        if opinion is not None and not self._binds(tenant, opinion.step, opinion.reason):
+            opinion = None
+        elif opinion is None and not begins:
             self._only_told.pop(tenant.name, None)
-        self._carry_out(tenant, kept, after, said, now_ms)
+        word = _higher(_word(after, now_ms), opinion)
+        self._carry_out(seen, after, current, None if by_person else word, by_person=by_person)
 
-    def _binds(self, tenant: Tenant, standing: Standing) -> bool:
+    def _opinion(self, seen: _Seen, current: Word | None, *, by_person: bool) -> Word | None:
+        """What the patterns say, once they have heard what persons said."""
+        patterns, name, now = self._patterns, seen.tenant.name, seen.now_ms / 1000
+        if patterns is None:
+            return None
+        if by_person:
+            if current is not None and self._persons.get(name) != current:
+                self._persons[name] = current
+                patterns.word(name, current, now)
+            return None
+        taken_back = current is None and (name in self._persons or self._said.get(name, _NOTHING).holds(seen.now_ms))
+        if taken_back:
+            self._persons.pop(name, None)
+            self._said.pop(name, None)
+            patterns.word(name, None, now)
+        found = patterns.opinion(name, now)
+        if found is not None and seen.granted and Step.WATCHED.height < found.step.height < Step.HELD.height:
+            return found._replace(step=Step.WATCHED)
+        return found
+
+    def _binds(self, tenant: Tenant, step: Step, reason: str) -> bool:
         """Whether it may be done; else it is only told, once as long as it is so."""
+        if step.height <= Step.WATCHED.height:
+            return True
         why = "mode observe" if tenant.mode is Mode.OBSERVE else ""
-        if standing.action == "divert" and not self._can_divert:
+        if step is Step.DIVERTED and not self._can_divert:
             why = f"there is no pool called {QUARANTINE}"
         if why and self._only_told.get(tenant.name) != why:
             self._only_told[tenant.name] = why
-            event(log, logging.WARNING, "would act on a tenant", tenant=tenant.name, action=standing.action, why_not=why,
-                  reason=standing.reason)  # fmt: skip
+            event(
+                log, logging.WARNING, "would act on a tenant", tenant=tenant.name, step=step.value, why_not=why, reason=reason
+            )
             meters.REACTIONS.labels("observed").inc()
         return not why
 
     def _carry_out(
-        self, tenant: Tenant, kept: Standing | None, after: Standing | None, said: Mapping[str, Any] | None, now_ms: int
+        self, seen: _Seen, after: Standing | None, current: Word | None, word: Word | None, *, by_person: bool
     ) -> None:
-        operations: list[Operation] = []
-        if after != kept:
-            operations.append(Note(BOOK, TOPIC, {tenant.name: json.dumps(after.document()) if after is not None else None}))
-        ours = after is not None and after.by == judge.BY and after.holds(now_ms)
-        began = after is not None and ours and (kept is None or after.since_ms != kept.since_ms)
-        if after is not None and began:
-            operations.append(steering.say("tenants", {tenant.name: after.steering(now_ms)}))
-            if after.action == "suspend":
-                entry = {"reason": after.reason, "by": after.by, "until_ms": after.until_ms}
-                operations.append(Steer(tenant.name, {"suspended": entry}))
-        elif not ours and said is not None and said.get("by") == judge.BY:
-            operations.append(steering.say("tenants", {tenant.name: None}))
+        name, operations = seen.tenant.name, list[Operation]()
+        if after != seen.kept:
+            operations.append(Note(BOOK, TOPIC, {name: json.dumps(after.document()) if after is not None else None}))
+        changes = not by_person and (word is None or current is None or _differs(word, current))
+        ended = word is None and (current is not None or _lingers(seen))
+        if changes and (word is not None or ended):
+            operations += ladder.say(name, word)
+            if self._patterns is not None:
+                operations += self._patterns.notes(name, seen.now_ms / 1000)
         if operations:
             self._ledger.apply(operations)
-        if after is not None and began:
-            event(log, logging.WARNING, "acted on a tenant", tenant=tenant.name, action=after.action, reason=after.reason,
-                  times=after.times, seconds=(after.until_ms - now_ms) // 1000)  # fmt: skip
-            meters.REACTIONS.labels(after.action).inc()
-            self._tell(_reading(tenant.name, after, Level.ACT))
-        elif kept is not None and kept.holds(kept.since_ms) and not ours:
-            self._tell(_reading(tenant.name, kept, Level.NONE))
+        if word is not None:
+            self._said[name] = word
+        elif not by_person:
+            self._said.pop(name, None)
+        self._report(seen, current, word, changes=changes, ended=ended)
+
+    def _report(self, seen: _Seen, current: Word | None, word: Word | None, *, changes: bool, ended: bool) -> None:
+        name = seen.tenant.name
+        if word is not None and changes:
+            event(log, logging.WARNING, "acted on a tenant", tenant=name, step=word.step.value, reason=word.reason,
+                  until=None if word.until_ms is None else word.until_ms // 1000)  # fmt: skip
+            meters.REACTIONS.labels(word.step.value).inc()
+        if word is not None and changes and word.step.height > Step.WATCHED.height:
+            self._tell(_reading(name, word, Level.ACT))
+        elif word is None and (ended or current is None):
+            self._tell(Reading(_key(name), Level.NONE, name, f"tenant {name} stands as normal again"))
 
 
-def _reading(name: str, standing: Standing, level: Level) -> Reading:
-    done = {"divert": "diverted to quarantine", "suspend": "suspended"}.get(standing.action, standing.action)
-    what = f"tenant {name} is {done}: {standing.reason}" if level is Level.ACT else f"tenant {name} is no longer {done}"
-    return Reading(f"tenant:{name}:standing", level, name, what, {"times": standing.times}, f"relaywarden resume {name}")
+_NOTHING = Word(Step.NORMAL, "", MONITOR, 0, 0)
+
+
+def _word(standing: Standing | None, now_ms: int) -> Word | None:
+    """What the thresholds have done, as a word of the ladder."""
+    if standing is None or standing.by != judge.BY or not standing.holds(now_ms):
+        return None
+    return Word(_STEPS[standing.action], standing.reason, MONITOR, standing.since_ms, standing.until_ms, times=standing.times)
+
+
+def _higher(one: Word | None, other: Word | None) -> Word | None:
+    found = [word for word in (one, other) if word is not None]
+    return max(found, key=lambda word: (word.step.height, word.until_ms or 0)) if found else None
+
+
+def _differs(word: Word, current: Word) -> bool:
+    return (word.step, word.until_ms) != (current.step, current.until_ms)
+
+
+def _lingers(seen: _Seen) -> bool:
+    """Something of ours is still written down that is over."""
+    written = seen.state.get("standing")
+    ours = isinstance(written, Mapping) and written.get("by") == MONITOR
+    return ours or (seen.said is not None and seen.said.get("by") == judge.BY)
+
+
+def _key(name: str) -> str:
+    return f"tenant:{name}:standing"
+
+
+def _reading(name: str, word: Word, level: Level) -> Reading:
+    what = f"tenant {name} is {_DONE[word.step]}: {word.reason}"
+    return Reading(_key(name), level, name, what, {"step": word.step.value}, f"relaywarden resume {name}")
 
 
 def _standing(name: str, text: str | None) -> Standing | None:
@@ -142,7 +257,6 @@ def _standing(name: str, text: str | None) -> Standing | None:
     try:
         return Standing.read(json.loads(text))
     except (StandingError, ValueError) as error:
-        event(
-            log, logging.ERROR, "what was noted of a tenant's standing cannot be read; it begins anew", tenant=name, error=error
-        )
+        event(log, logging.ERROR, "what was noted of a tenant's standing cannot be read; it begins anew", tenant=name,
+              error=error)  # fmt: skip
         return None

@@ -13,8 +13,10 @@ batch of Tally operations marked with source and tag, which the ledger counts on
 carries the stories and the suppression lists too, which may be written twice.  Then `at` moves on.  After a crash the chunk is
 read again up to `until`, makes the same steps, and those that were carried over change nothing.
 
-How it fails: while the store is down the step is tried again and again, and nothing more is read.  A reload of the settings
-between a crash and the repetition may attribute the repeated chunk otherwise.
+How it fails: while the store is down the step is tried again and again, and nothing more is read.  After an error of ours the
+next call begins as after a crash, so a chunk that always fails holds up its source, and loses nothing.
+
+Known limit: a reload of the settings between a crash and the repetition may attribute the repeated chunk otherwise.
 """
 
 from __future__ import annotations
@@ -74,6 +76,15 @@ class Stepper:
 
     def step(self, attributor: Attributor, most: int) -> tuple[int, Counted | None]:
         """Carry over the next chunk: (records, what was counted); (0, None) if there is none; raises Stopped."""
+        try:
+            return self._step(attributor, most)
+        except BaseException:
+            # The source has gone on already: the same chunk comes again only from where the ledger says, as after a crash.
+            self._state = None
+            self._docket.clear()
+            raise
+
+    def _step(self, attributor: Attributor, most: int) -> tuple[int, Counted | None]:
         if self._state is None:
             self._open()
         state = self._state or {}

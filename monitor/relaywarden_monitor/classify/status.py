@@ -29,9 +29,11 @@ _ENHANCED = {  # without the class; "1." is every code of subject 1 that is not 
 }  # fmt: skip
 _VAGUE = frozenset({"0.0", "1.0", "2.0", "3.0", "4.0", "5.0", "7.0", "7.1", "4.1"})
 _BASIC = {
-    421: "server-trouble", 432: "server-trouble", 441: "connection", 442: "connection", 446: "mail-loop", 447: "expired",
+    420: "server-trouble", 421: "server-trouble", 431: "server-trouble", 432: "server-trouble",
+    441: "connection", 442: "connection", 446: "mail-loop", 447: "expired", 449: "recipient-dns",
     450: "no-mailbox", 451: "server-trouble", 452: "server-trouble", 454: "tls-failed", 455: "protocol",
-    500: "protocol", 501: "protocol", 502: "protocol", 503: "protocol", 504: "protocol", 521: "no-mail-domain",
+    500: "protocol", 501: "protocol", 502: "protocol", 503: "protocol", 504: "protocol",
+    510: "no-mailbox", 511: "no-mailbox", 512: "recipient-dns", 513: "no-mailbox", 521: "no-mail-domain",
     523: "too-large", 530: "relay-denied", 535: "relay-denied", 550: "no-mailbox", 551: "no-mailbox", 552: "mailbox-full",
     553: "no-mailbox", 555: "protocol", 556: "no-mail-domain",
 }  # fmt: skip
@@ -73,5 +75,7 @@ def fallback(said: Reply) -> tuple[Rule, str]:
     if kind.startswith("7."):
         category = staged or "recipient-policy"
     else:
-        category = _ENHANCED.get(kind, "") or (staged if said.code >= 550 else "") or _BASIC.get(said.code, "")
+        category = _ENHANCED.get(kind, "") or (staged if said.code >= 550 else "")
+        subject = _ENHANCED.get(kind[:2], "")  # of x.3.0: many servers write 550 5.3.0 for an unknown user, few 450 4.3.0
+        category = category or (_BASIC.get(said.code, "") if said.code >= 500 or not subject else subject)
     return _BY_CODE[category or "unclear"], shown

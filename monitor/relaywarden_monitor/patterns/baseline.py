@@ -56,7 +56,8 @@ class Baseline:
 
     def day(self, hour: int, settings: LearningSettings) -> float:
         """Recipients in the 24 hours that end with this one."""
-        return sum(self.expected(earlier, settings) for earlier in range(hour - 23, hour + 1))
+        profile = [self._profile(slot(earlier), settings) for earlier in range(hour - 23, hour + 1)]
+        return sum(profile) * min(max(1.0, self.trend), settings.trend_most)
 
     def dispersion(self, settings: LearningSettings) -> float:
         """Variance beyond chance, in units of the squared mean."""

@@ -2,6 +2,7 @@
 
     observe   counts a slice: some microseconds
     turn      judges the tenants that were observed since the last turn, and those whose step is over
+    standing  where a tenant stands
     view      everything that a person may want to know about a tenant
     word      a person's word; it stands above all evidence
     state, restore    a tenant as JSON values, for the ledger
@@ -33,7 +34,7 @@ from relaywarden_monitor.patterns.signals.look import Look
 from relaywarden_monitor.patterns.traffic import Slice
 from relaywarden_monitor.patterns.view import View, draw
 
-__all__ = ["Change", "Engine", "Evidence", "PatternSettings", "StateError", "Step", "View"]
+__all__ = ["Change", "Engine", "Evidence", "PatternSettings", "Standing", "StateError", "Step", "View"]
 
 CAPACITY = 200_000
 _HISTORY = 8  # lines kept of each tenant
@@ -89,6 +90,11 @@ class Engine:
         if found is None:
             return draw(Record(tenant, now, self._settings), [], [], self._settings, now)
         return draw(found.record, found.evidence, found.history, self._settings, now)
+
+    def standing(self, tenant: str) -> Standing:
+        """Where the tenant stands, as of the last turn: what is needed often, at no cost."""
+        found = self._tenants.get(tenant)
+        return Standing() if found is None else found.record.standing
 
     def word(self, tenant: str, step: Step | None, by: str, reason: str, now: float, until: float | None) -> Change | None:
         """A person says where the tenant stands, until then (None: for good); step None: evidence decides again, from NORMAL.

@@ -7,11 +7,11 @@
 What justifies a step (weights of `evidence`; `strong` kinds weigh at least 1):
 
     watched     two strong kinds, or a heavy one
-    slowed      a network or From domain that is new, and two of: volume, new recipients, unfamiliar templates;
-                or harm, and any other strong kind but content; or marketing content, and volume or new recipients;
-                or volume out of all proportion to recipients who are new
+    slowed      a network or From domain that is new, and two marks of a thief: volume, other recipients, unfamiliar templates,
+                harm; or harm, and any other strong kind but content; or content of marketing, and volume or other
+                recipients; or volume out of all proportion to recipients who are new
     diverted    content of marketing in a template that goes to far more recipients than it ever did
-    held        as a thief would: new name, new recipients, a third circumstance, and harm or much weight in all
+    held        a new network or From domain, three marks of a thief, and much weight in all
     suspended   held for ten minutes, and the evidence still grew
 
 Volume, reach and fan-out are circumstances: a launch day has all three, month-end invoices and statements two of them.
@@ -137,26 +137,25 @@ def spoken(standing: Standing, step: Step | None, by: str, reason: str, now: flo
 
 
 def _is_thief(weight: dict[Kind, float], strong: set[Kind], settings: LadderSettings, relief: float) -> bool:
-    """New name, new recipients, more than usual, and either harm or more kinds than chance brings together."""
-    if not {Kind.IDENTITY, Kind.REACH} <= strong:
-        return False
-    much = Kind.VOLUME in strong or Kind.FANOUT in strong
-    unfamiliar = weight[Kind.CONTENT] >= settings.familiar * relief
-    return (Kind.HARM in strong and (much or unfamiliar)) or (Kind.VOLUME in strong and unfamiliar)
+    """A new name, and three of: more than usual, other recipients, other texts, harm."""
+    return Kind.IDENTITY in strong and _marks(weight, strong, settings, relief) >= 3
 
 
 def _is_guilty(weight: dict[Kind, float], strong: set[Kind], settings: LadderSettings, relief: float) -> bool:
     """Whether something convicts, beside the circumstances."""
-    much, reach = Kind.VOLUME in strong, Kind.REACH in strong
-    content = weight[Kind.CONTENT]
-    named = Kind.IDENTITY in strong
-    if named and much + reach + (content >= settings.familiar * relief) >= 2:
+    if Kind.IDENTITY in strong and _marks(weight, strong, settings, relief) >= 2:
         return True
-    if weight[Kind.HARM] >= settings.harmful * relief and (much or reach or named or Kind.FANOUT in strong):
+    if weight[Kind.HARM] >= settings.harmful * relief and strong & {Kind.VOLUME, Kind.REACH, Kind.IDENTITY, Kind.FANOUT}:
         return True
-    if content >= settings.broadcast * relief and (much or reach):
+    if weight[Kind.CONTENT] >= settings.broadcast * relief and strong & {Kind.VOLUME, Kind.REACH}:
         return True
-    return reach and weight[Kind.VOLUME] >= settings.flood * relief
+    return Kind.REACH in strong and weight[Kind.VOLUME] >= settings.flood * relief
+
+
+def _marks(weight: dict[Kind, float], strong: set[Kind], settings: LadderSettings, relief: float) -> int:
+    """How many marks of a thief there are; one template to many is none, since every new template of a large tenant is that."""
+    unfamiliar = weight[Kind.CONTENT] >= settings.familiar * relief
+    return len(strong & {Kind.VOLUME, Kind.REACH, Kind.HARM}) + unfamiliar
 
 
 def _is_worst(standing: Standing, lately: list[Evidence], settings: LadderSettings, now: float) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from relaywarden.errors import RelaywardenError
 from relaywarden_monitor.patterns.baseline import SLOTS, Baseline
+from relaywarden_monitor.patterns.domains import Domains
 from relaywarden_monitor.patterns.ladder import Standing, Step
 from relaywarden_monitor.patterns.names import Names
 from relaywarden_monitor.patterns.peaks import Peaks
@@ -27,7 +28,6 @@ from relaywarden_monitor.patterns.windows import FIELDS, RECIPIENTS, Windows
 
 VERSION = 1
 _NO_CLIP = float("inf")
-_FEWEST_SPREAD = 5  # recipients before their domains are compared
 SORTS = ("network", "from", "helo", "login")
 
 
@@ -39,8 +39,8 @@ class Record:
     """One tenant."""
 
     __slots__ = (
-        "baseline", "born", "day", "expected", "former", "high", "hour", "names", "peaks", "recent", "standing", "tally",
-        "templates", "tenant", "usual", "windows",
+        "baseline", "born", "day", "domains", "expected", "former", "high", "hour", "names", "peaks", "recent", "standing",
+        "tally", "templates", "tenant", "usual", "windows",
     )  # fmt: skip
 
     def __init__(self, tenant: str, born: float, settings: PatternSettings) -> None:
@@ -48,7 +48,7 @@ class Record:
         self.tenant, self.born = tenant, born
         self.hour = int(born // 3600)
         self.baseline, self.usual, self.peaks = Baseline(), Usual(), Peaks()
-        self.windows, self.templates = Windows(), Templates()
+        self.windows, self.templates, self.domains = Windows(), Templates(), Domains()
         self.names = tuple(Names(settings.signals.name_chance) for _ in SORTS)
         self.standing = Standing()
         self.high = Step.NORMAL  # of the current hour
@@ -66,7 +66,8 @@ class Record:
         self.high = max(self.high, standing.step if standing.automatic else max(standing.step, Step.WATCHED))
         learns = self.high < Step.SLOWED
         unfamiliar = self.templates.add(piece.groups, piece.end, learns=learns) if piece.groups else 0.0
-        amounts = _amounts(piece, unfamiliar)
+        strange = self.domains.strange(piece.domains, piece.end, learns=learns) if piece.domains else 0
+        amounts = _amounts(piece, unfamiliar, strange)
         tally = self.tally
         for name, amount in amounts:
             tally[name] += amount
@@ -90,6 +91,7 @@ class Record:
             "recent": [round(count, 1) for count in self.recent], "expected": [self.expected, self.former, self.day],
             "baseline": self.baseline.state(), "usual": self.usual.state(), "peaks": self.peaks.state(),
             "windows": self.windows.state(), "templates": self.templates.state(),
+            "domains": self.domains.state(),
             "names": [names.state() for names in self.names], "standing": self.standing.document(),
         }  # fmt: skip
 
@@ -111,7 +113,7 @@ class Record:
             self.tally[name] = float(amount)
         self.recent = [float(count) for count in state["recent"]]
         self.expected, self.former, self.day = (float(value) for value in state["expected"])
-        for part in ("baseline", "usual", "peaks", "windows", "templates"):
+        for part in ("baseline", "usual", "peaks", "windows", "templates", "domains"):
             getattr(self, part).restore(state[part])
         for names, kept in zip(self.names, state["names"], strict=True):
             names.restore(kept)
@@ -141,18 +143,14 @@ class Record:
         self.day = self.baseline.day(hour, learning)
 
 
-def _amounts(piece: Slice, unfamiliar: float) -> list[tuple[int, float]]:
+def _amounts(piece: Slice, unfamiliar: float, strange: float) -> list[tuple[int, float]]:
     """What the slice adds to the fields of `windows`, without zeros."""
     grouped = sum([max(group.recipients, group.messages) for group in piece.groups.values()])
-    same = whole = 0.0
-    if piece.recipients >= _FEWEST_SPREAD and piece.domains:
-        counts = piece.domains.values()
-        total = sum(counts) + piece.domains_other
-        same, whole = sum([count * (count - 1) for count in counts]) / max(1, total - 1), float(total)
+    placed = sum(piece.domains.values())
     # In the order of the fields of `windows`.
     values = (
         piece.recipients, piece.messages, piece.new_recipients, unfamiliar, grouped, piece.bulk, piece.score, piece.scored,
-        piece.refused, piece.suppressed, piece.delivered, piece.invalid, piece.blocked, piece.complained, same, whole,
+        piece.refused, piece.suppressed, piece.delivered, piece.invalid, piece.blocked, piece.complained, strange, placed,
     )  # fmt: skip
     return [(name, value) for name, value in enumerate(values) if value]
 

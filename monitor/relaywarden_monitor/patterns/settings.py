@@ -49,7 +49,7 @@ class SignalSettings:
     drift_limit: float = 0.6  # normal days of excess at which the slow sum weighs 1
     drift_floor: float = 20.0  # recipients that a normal day has at least, for the slow sum
     reach_most: float = 2.0  # new recipients
-    spread_most: float = 0.6  # other domains than usual
+    spread_most: float = 1.5  # other recipient domains than usual
     template_most: float = 1.0  # templates never seen before
     fanout_floor: float = 30.0  # recipients of one template within three hours that are nothing
     fanout_most: float = 2.0
@@ -64,6 +64,8 @@ class SignalSettings:
     from_most: float = 1.7
     other_name_most: float = 0.8  # HELO names and logins
     invalid_from: float = 0.04  # shares that any tenant may have
+    invalid_hint: float = 0.01  # a share that supports other evidence, though it does not convict
+    hint_most: float = 1.2
     suppressed_from: float = 0.01
     blocked_from: float = 0.05
     complained_from: float = 0.003

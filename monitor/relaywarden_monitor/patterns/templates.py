@@ -23,6 +23,7 @@ _FAMILIAR_DAYS = 3
 _MASK = 2**32 - 1
 _FADE = 0.999  # of a count each three hours: half of it is left after three months
 _MOST_DAYS = 999
+_AT_ONCE = 8
 _DEAD = 60 * 8  # buckets: two months without it
 
 
@@ -73,10 +74,11 @@ class Template:
 class Templates:
     """The table of one tenant."""
 
-    __slots__ = ("_table", "touched")
+    __slots__ = ("_table", "_victims", "touched")
 
     def __init__(self) -> None:
         self._table: dict[int, Template] = {}
+        self._victims: list[tuple[int, float]] = []  # who gives way next, and what it had when it was chosen
         self.touched: set[int] = set()  # since the last look
 
     def add(self, groups: Mapping[int, Group], at: float, *, learns: bool) -> float:
@@ -117,6 +119,7 @@ class Templates:
     def restore(self, state: Sequence[Sequence[Any]]) -> None:
         """From `state()`; raises ValueError."""
         self._table.clear()
+        self._victims.clear()
         for key, days, day, bucket, *amounts in state[:LARGEST]:
             template = self._table[int(key)] = Template()
             template.days, template.day, template.bucket = int(days), int(day), int(bucket)
@@ -124,12 +127,26 @@ class Templates:
 
     def _enter(self, key: int) -> Template:
         if len(self._table) >= LARGEST:
-            # Unfamiliar before familiar, small before large, old before new.
-            newest = max(template.bucket for template in self._table.values())
-            worst = min(self._table, key=lambda other: _worth(self._table[other], newest))
-            del self._table[worst]
+            del self._table[self._victim()]
         template = self._table[key] = Template()
         return template
+
+    def _victim(self) -> int:
+        """Who gives way: unfamiliar before familiar, small before large, old before new.
+
+        Some are chosen at once, for a tenant whose texts are never alike enters new ones all the time.
+        """
+        while self._victims:
+            key, counted = self._victims.pop()
+            template = self._table.get(key)
+            if template is not None and template.now + template.before <= counted:
+                return key
+        newest = max(template.bucket for template in self._table.values())
+        ranked = sorted(self._table, key=lambda key: _worth(self._table[key], newest))[:_AT_ONCE]
+        # A familiar one gives way only where there is no other.
+        some = [key for key in ranked if not _worth(self._table[key], newest)[0]] or ranked[:1]
+        self._victims = [(key, self._table[key].now + self._table[key].before) for key in reversed(some[1:])]
+        return some[0]
 
 
 def _worth(template: Template, newest: int) -> tuple[bool, float, int]:

@@ -21,7 +21,7 @@ SHARES: dict[str, tuple[int, tuple[int, ...], float]] = {
     "suppressed": (w.SUPPRESSED, (w.RECIPIENTS, w.SUPPRESSED), 0.002),
     "blocked": (w.BLOCKED, (w.DELIVERED, w.INVALID, w.BLOCKED), 0.005),
     "complained": (w.COMPLAINED, (w.DELIVERED,), 0.0005),
-    "same": (w.SAME, (w.PAIRS,), 0.1),
+    "strange": (w.STRANGE, (w.PLACED,), 0.1),
     "bulk": (w.BULK, (w.MESSAGES,), 0.2),
     "score": (w.SCORE, (w.SCORED,), 0.0),
     "each": (w.RECIPIENTS, (w.MESSAGES,), 1.0),  # recipients a message: no share, but learned alike

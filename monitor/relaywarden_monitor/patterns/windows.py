@@ -17,9 +17,9 @@ from typing import Any
 
 SPANS = (60.0, 900.0, 3600.0, 86_400.0)
 MINUTE, QUARTER, HOUR, DAY = range(4)
-# What is counted; BULK and SCORE are sums over messages, SAME and PAIRS pairs of recipients in one domain, and any.
+# BULK and SCORE are sums over messages; GROUPED are recipients whose template, PLACED those whose domain is known.
 (RECIPIENTS, MESSAGES, NEW, UNFAMILIAR, GROUPED, BULK, SCORE, SCORED, REFUSED, SUPPRESSED, DELIVERED, INVALID, BLOCKED,
- COMPLAINED, SAME, PAIRS) = range(16)  # fmt: skip
+ COMPLAINED, STRANGE, PLACED) = range(16)  # fmt: skip
 FIELDS = 16
 _BUCKET = 2 * FIELDS
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from relaywarden_monitor.patterns import chance
 from relaywarden_monitor.patterns.evidence import Evidence, Kind, span
-from relaywarden_monitor.patterns.signals.look import Look, heaviest
+from relaywarden_monitor.patterns.signals.look import Look, allowance, heaviest
 from relaywarden_monitor.patterns.windows import BULK, GROUPED, HOUR, MESSAGES, RECIPIENTS, SCORE, SCORED, SPANS, UNFAMILIAR
 
-_RISE, _MARGIN, _MOST = 1.5, 0.1, 0.97
+_RISE = 1.5
 _DECADES = 6.0
 _LEAST = 0.3
 _PER_TENTH = 10.0  # weight for each 1.0 of score above `bulk_from`
@@ -45,14 +45,13 @@ def score(look: Look) -> Iterator[Evidence]:
 
 
 def _unfamiliar(look: Look) -> Iterator[Evidence]:
-    signals = look.settings.signals
+    signals, usual = look.settings.signals, look.record.usual.share("unfamiliar")
+    most = allowance(usual, _RISE)
+    if most is None:
+        return
     for index in look.busy(signals.floor):
         part, whole = look.amounts[index][UNFAMILIAR], look.amounts[index][GROUPED]
-        if part < signals.floor:
-            continue
-        usual = look.record.usual.share("unfamiliar")
-        most = min(_MOST, usual * _RISE + _MARGIN)
-        if part <= most * whole:
+        if part < signals.floor or part <= most * whole:
             continue
         weight = min(signals.template_most, chance.of_share(part, whole, most) / _DECADES)
         if weight >= _LEAST:

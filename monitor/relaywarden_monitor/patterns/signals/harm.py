@@ -1,7 +1,8 @@
 """harm - what came of the mail: recipients that do not exist, that asked for no more, complaints, blocks.  Pure.
 
 Each share is put against the larger of what any tenant may have and twice what is usual for this one, and weighs by how
-improbable it is: a dirty list stands out within tens of recipients, and one complaint of three mails convicts nobody.
+improbable it is: a dirty list stands out within tens of recipients, and one complaint of three mails convicts nobody.  A share
+of invalid recipients below what any tenant may have, but far above this one's own, still supports other evidence.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ def harm(look: Look) -> Iterator[Evidence]:
 def _shares(look: Look, sort: _Sort, part: int, whole: tuple[int, ...]) -> Iterator[Evidence]:
     signals, usual = look.settings.signals, look.record.usual.share(sort.name)
     allowed = max(getattr(signals, sort.limit), _RISE * usual)
+    hinted = max(signals.invalid_hint, _RISE * usual) if sort.name == "invalid" and look.settled else allowed
     for index, amounts in enumerate(look.amounts):
         bad, of = amounts[part], sum([amounts[field] for field in whole])
-        if bad < sort.fewest or bad <= allowed * of:
+        if bad < sort.fewest or bad <= hinted * of:
             continue
         weight = min(signals.harm_most, chance.of_share(bad, of, allowed) / _DECADES)
+        if hinted < allowed:
+            weight = max(weight, min(signals.hint_most, chance.of_share(bad, of, hinted) / _DECADES))
         if weight >= _LEAST:
             share = bad / max(bad, of)
             text = f"{bad:.0f} of {of:.0f} {sort.text} in {span(SPANS[index])} ({share:.1%}, usually {usual:.1%})"

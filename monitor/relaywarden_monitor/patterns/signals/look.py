@@ -15,6 +15,8 @@ from relaywarden_monitor.patterns.templates import Template
 from relaywarden_monitor.patterns.windows import DAY, FIELDS, QUARTER, RECIPIENTS, SPANS
 
 _NOTHING = [0.0] * FIELDS
+_NEARLY_ALL = 0.9
+_MARGIN, _ROOM = 0.1, 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,16 @@ class Look:
     def busy(self, least: float) -> list[int]:
         """The spans with at least so many recipients."""
         return [index for index, amounts in enumerate(self.amounts) if amounts[RECIPIENTS] >= least]
+
+
+def allowance(usual: float, rise: float) -> float | None:
+    """The share that a tenant may have whose usual share is this: `rise` times it and a tenth more, as far as there is room.
+
+    None: nearly all are so anyway, and nothing could stand out.
+    """
+    if usual >= _NEARLY_ALL:
+        return None
+    return min(usual * rise + _MARGIN, usual + (1 - usual) * _ROOM)
 
 
 def heaviest(found: Iterable[Evidence]) -> list[Evidence]:

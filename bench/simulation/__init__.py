@@ -1,0 +1,1 @@
+"""simulation - made-up tenants, honest ones and misused ones, for tuning and scoring the volume patterns.  NOT real traffic."""

@@ -1,0 +1,1 @@
+"""replay - run a configuration against history: what would have been limited, stepped and notified."""
