@@ -1,8 +1,8 @@
-"""simulate - a SIMULATION of tenants, honest and misused, for the volume patterns.  Made-up traffic, no measurement of any relay.
+"""simulate - a SIMULATION of tenants, honest and misused, for the volume patterns.  Made-up traffic, measured nowhere.
 
-A simulated world is a seed: each of its tenants is drawn from seed and number alone, so that any may be looked at by itself, and
-so that the same seed always gives the same traffic.  Seeds 0-19 are for tuning and 20-39 for scoring; a run that mixes them is
-refused.  Four of ten tenants are misused once, each kind of misuse in turn; the others are honest all the time.
+A simulated world is a seed: each of its tenants is drawn from seed and number alone, so that any may be looked at by itself,
+and so that the same seed always gives the same traffic.  Seeds 0-19 are for tuning and 20-39 for scoring; a run that mixes them
+is refused.  Four of ten tenants are misused once, each kind of misuse in turn; the others are honest all the time.
 
     bench/simulate.py [--seeds 0] [--tenants 100] [--days 60]      totals by sort of tenant
     bench/simulate.py --tenant 17                                  what one tenant does, day by day
@@ -71,8 +71,7 @@ def plan(seed: int, number: int, span: int, *, exact: bool = False) -> Plan:
     last = span - 4 if misuse.KINDS[kind].settled else 13
     day = tenant.start + rng.randint(first, last) * DAY
     made = honest.plan(rng, tenant)
-    made = replace(made, bouts=sorted([*made.bouts, *misuse.bouts(rng, kind, tenant, day)], key=lambda bout: bout.begin))
-    return made
+    return replace(made, bouts=sorted([*made.bouts, *misuse.bouts(rng, kind, tenant, day)], key=lambda bout: bout.begin))
 
 
 def stream(seed: int, number: int, made: Plan, detail: float) -> Stream:
@@ -109,7 +108,8 @@ def story(options: argparse.Namespace) -> Iterator[str]:
     """What one tenant does."""
     seed, number = options.seeds[0], options.tenant
     made = plan(seed, number, options.days)
-    yield f"{made.profile.name}: {made.profile.sort}, {made.profile.size:,.0f} recipients a day, {len(made.profile.flow.templates)} templates"
+    tenant = made.profile
+    yield f"{tenant.name}: {tenant.sort}, {tenant.size:,.0f} recipients a day, {len(tenant.flow.templates)} templates"
     for bout in made.bouts:
         yield f"{_stamp(bout.begin)} {bout.label}: {bout.recipients:,.0f} recipients in {bout.seconds / 60:,.0f} minutes"
     by_day: Counter[int] = Counter()

@@ -74,5 +74,7 @@ def test_every_command_has_help_and_stands_in_the_readme(command: str) -> None:
 
 
 def test_flow_names_files_that_exist() -> None:
-    for name in re.findall(r"``((?:relaywarden|policyd|milter|monitor|contrib)/[\w./-]+)``", (ROOT / "docs/flow.rst").read_text()):
+    for name in re.findall(
+        r"``((?:relaywarden|policyd|milter|monitor|contrib)/[\w./-]+)``", (ROOT / "docs/flow.rst").read_text()
+    ):
         assert (ROOT / name).exists(), name

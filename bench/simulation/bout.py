@@ -1,4 +1,7 @@
-"""bout - something out of the ordinary for a while, on top of a tenant's ordinary mail.  Plain values.  Part of the SIMULATION."""
+"""bout - something out of the ordinary for a while, on top of a tenant's ordinary mail; and all that a tenant will do.
+
+Plain values.  Part of the SIMULATION.
+"""
 
 from __future__ import annotations
 

@@ -118,10 +118,11 @@ def _templates(piece: Slice, flow: Flow, messages: int, recipients: int, rng: Ra
 
 
 def _tail(piece: Slice, flow: Flow, count: int, rng: Random) -> None:
-    """Domains of which there are many: each named one once, as far as there is place."""
-    for _ in range(named := min(count, max(0, _MOST_DOMAINS - len(piece.domains)))):
-        piece.domains[f"{flow.tail}{int(flow.tail_size ** rng.random())}.example"] += 1
-    piece.domains_other += count - named
+    """Domains of which there are many.  Those of a long slice stand for all that short ones would have named."""
+    named = min(count, max(1, _MOST_DOMAINS - len(piece.domains)))
+    for number in range(named):
+        name = f"{flow.tail}{int(flow.tail_size ** rng.random())}.example"
+        piece.domains[name] += (number + 1) * count // named - number * count // named
 
 
 def _some(names: Sequence[str], most: int, rng: Random) -> frozenset[str]:

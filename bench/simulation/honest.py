@@ -1,12 +1,12 @@
 """honest - what happens to honest tenants: rushes, month ends, launches, outages, changes.  Part of the SIMULATION.
 
 `plan` draws everything that a tenant will do.  Every sort has its own events (a rush of one-time passwords, invoices on the
-first of the month), and all sorts share incidents that come once in a while: a template is rewritten, the office moves to another
-network, the brand is renamed, the tenant's own application is down and then flushes its backlog, or it sends again and again what
-limits refuse.
+first of the month), and all sorts share incidents that come once in a while: a template is rewritten, the office moves to
+another network, the brand is renamed, the tenant's own application is down and then flushes its backlog, or it sends again and
+again what limits refuse.
 
-Known limits: events are independent of each other, and so may coincide.  They come from the networks and with the texts that the
-tenant had on its first day.
+Known limits: events are independent of each other, and so may coincide.  They come from the networks and with the texts that
+the tenant had on its first day.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """rhythm - when tenants of a sort send: hours of the week, growth, seasons, holidays.  Part of the SIMULATION.
 
-All times are seconds since 1970 and UTC; a tenant's own time zone shifts its hours.  Shapes are 168 factors from Monday midnight
-on with a mean of 1.
+All times are seconds since 1970 and UTC; a tenant's own time zone shifts its hours.  Shapes are 168 factors from Monday
+midnight on with a mean of 1.
 
 Known limits: no change of clocks in summer, one calendar of holidays for all.
 """

@@ -1,12 +1,12 @@
 """scoring - what the engine did to one simulated tenant.  Pure.  Part of the SIMULATION.
 
 A Judge gives a tenant's traffic to an engine of its own and asks for a turn after each slice, as the monitor does.  Times of
-detection are those of the turn, seconds after the misuse began; messages are those of the misuse until then, the slice that gave
-it away included.
+detection are those of the turn, seconds after the misuse began; messages are those of the misuse until then, the slice that
+gave it away included.
 
-What counts as honest: all days until misuse begins; of tenants that are simply there on the first day without the first fourteen
-(an operator observes while the relay is new to the monitor; these are told apart), and without the two days of a granted
-bout.  A retry storm may be SLOWED, no more: such steps are told apart too.
+What counts as honest: all days until misuse begins; of tenants that are simply there on the first day without the first
+fourteen (an operator observes while the relay is new to the monitor; these are told apart), and without the two days of a
+granted bout.  A retry storm may be SLOWED, no more: such steps are told apart too.
 
 Known limits: a tenant is not judged on after its misuse.  While nothing is sent there are no turns, so a step ends late.
 """
@@ -107,7 +107,7 @@ class Judge:
         if self._misused and self._met is None and self._step >= RELEVANT:
             self._met = at, self._misused
         for bout in active:
-            if not bout.misuse and piece.slice.begin < self._begin or bout.misuse:
+            if bout.misuse or piece.slice.begin < self._begin:
                 self._highest[bout] = max(self._highest.get(bout, Step.NORMAL), self._step)
 
     def _honest(self, change: Change, active: list[Bout]) -> None:

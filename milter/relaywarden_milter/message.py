@@ -23,6 +23,7 @@ from relaywarden_milter.lint import BodyLint
 from relaywarden_milter.spool import IN_MEMORY, Spool
 
 MAX_HEADERS = 20_000  # a message of nothing but one-octet headers must not grow to a hundred times its size
+_START, _END = 48 * 1024, 16 * 1024  # octets of the body that its content is judged by
 _ONE_PIECE = 2**16  # a message up to this size is sent in one piece: a copy costs less than another packet
 
 
@@ -51,7 +52,7 @@ class Octets:
 class Message:
     """Headers in the order received, and the body."""
 
-    __slots__ = ("_bound", "_keep", "_spool", "body", "body_lost", "headers", "lint", "size", "too_large")
+    __slots__ = ("_bound", "_keep", "_spool", "body", "body_lost", "end", "headers", "lint", "size", "start", "too_large")
 
     def __init__(self, bound: int, *, keep_body: bool = True, in_memory: int = IN_MEMORY, line_length: int = 998) -> None:
         """`bound`: octets of the largest message; `in_memory`: octets of the body that are kept without a file."""
@@ -61,6 +62,8 @@ class Message:
         self.size = 2  # octets as SMTP counts them; the empty line between headers and body
         self.too_large = ""  # why, in words for the client
         self.body_lost = ""  # why, in words for the operator
+        self.start = b""  # the first octets of the body, and the last: by them its content is judged
+        self.end = b""
         self._bound = bound
         self._keep = keep_body
         self._spool = Spool(in_memory)
@@ -79,12 +82,26 @@ class Message:
         if self._fits():
             self.body.update(chunk)
             self.lint.update(chunk)
+            self._sample(chunk)
             if self._keep and not self.body_lost:
                 try:
                     self._spool.write(chunk)
                 except OSError as error:
                     self.body_lost = f"the body cannot be kept: {error.strerror or error}"
                     self._spool.close()
+
+    @property
+    def sample(self) -> bytes:
+        """The body as far as it is kept for judging its content: all of a small one, beginning and end of a large one."""
+        return self.start + self.end
+
+    def _sample(self, chunk: bytes) -> None:
+        room = _START - len(self.start)
+        if room > 0:
+            self.start += chunk[:room]
+            chunk = chunk[room:]
+        if chunk:
+            self.end = (self.end + chunk[-_END:])[-_END:]
 
     def pieces(self, headers: list[Header] | None = None, body: Spool | None = None) -> Octets:
         """The message as it stands in RFC 5322, with `headers` and `body` in place of its own; see `Octets.lost`."""

@@ -35,12 +35,14 @@ _MOST_REASONS = 10
 _BAD = ("deferred", "bounced", "complained")
 
 Level = Literal["ok", "warn", "act", "few"]
+_FEWEST = {"complaints": 3}  # as the monitor judges: one or two complaints are nobody's habit
 Records = Mapping[int, Amounts]  # by the hour since 1970
 
 
-def level(share: Share, threshold: Threshold, min_sample: int, z: float) -> Level:
-    """What a share calls for: its lower bound has to reach a threshold; of fewer than `min_sample` nothing is said."""
-    if share.whole < min_sample:
+def level(share: Share, threshold: Threshold, min_sample: int, z: float, fewest: int = 1) -> Level:
+    """What a share calls for: its lower bound has to reach a threshold; of fewer than `min_sample` nothing is said, nor of a
+    part below `fewest`."""
+    if share.whole < min_sample or 0 < share.part < fewest:
         return "few"
     lower = share.lower(z)
     return "act" if lower >= threshold.act else "warn" if lower >= threshold.warn else "ok"
@@ -135,7 +137,7 @@ def _rates(amounts: Amounts, health: HealthSettings) -> dict[str, dict[str, Any]
             **_rate(share, health.confidence),
             "warn": thresholds[name].warn,
             "act": thresholds[name].act,
-            "level": level(share, thresholds[name], health.min_sample, health.confidence),
+            "level": level(share, thresholds[name], health.min_sample, health.confidence, _FEWEST.get(name, 1)),
         }
         for name, share in outcomes.shares(amounts).items()
     }

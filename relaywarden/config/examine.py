@@ -2,7 +2,7 @@
 
 Problems keep relaywarden from doing what the file says (an unusable key, an impossible store); remarks are things an
 operator should know (a tenant whose From is not checked, mail that nobody signs).  Here: the services, the pools and the
-limits; `examine_mail` looks at domains, keys and signatures.
+limits; `examine_mail` looks at domains, keys and signatures, `examine_monitor` at what the monitor reads and tells.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from relaywarden import warmup
 from relaywarden.addresses import Address
-from relaywarden.config import examine_mail
+from relaywarden.config import examine_mail, examine_monitor
 from relaywarden.config.settings import OnBulk, OnFull, OnScanError, ScanSettings, Settings
 from relaywarden.errors import Problem
 from relaywarden.ledger.store_url import Store
@@ -39,6 +39,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"plans.{name}.bulk", "divert needs a pool named bulk; add it to pools")
     yield from _pool_problems(settings)
     yield from _listen_problems(settings)
+    yield from examine_monitor.problems(settings)
 
 
 def remarks(settings: Settings) -> Iterator[Problem]:
@@ -61,6 +62,7 @@ def remarks(settings: Settings) -> Iterator[Problem]:
     if settings.milter.listen is not None:
         yield from _milter_remarks(settings)
     yield from _pool_remarks(settings)
+    yield from examine_monitor.remarks(settings)
 
 
 def _pool_remarks(settings: Settings) -> Iterator[Problem]:
@@ -138,6 +140,7 @@ def _listeners(settings: Settings) -> Iterator[tuple[str, Address]]:
     yield from (("policyd.listen", address) for address in settings.policyd.listen)
     if settings.milter.listen is not None:
         yield "milter.listen", settings.milter.listen
+    yield from (("monitor.listen", address) for address in settings.monitor.listen)
     if settings.metrics.listen is not None:
         yield "metrics.listen", settings.metrics.listen
 

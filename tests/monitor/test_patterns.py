@@ -22,6 +22,7 @@ from relaywarden_monitor.patterns.traffic import Group, Slice
 
 MONDAY = 1_767_571_200.0  # 2026-01-05 00:00 UTC
 HOUR, DAY = 3600.0, 86_400.0
+OTHERS = ("gmail.com", "aol.com", "comcast.net", "orange.fr", "libero.it", "hotmail.com")  # of a list that was bought
 DOMAINS = ("gmail.com", "yahoo.com", "outlook.com", "gmx.net", "a.example", "b.example")
 
 
@@ -56,7 +57,7 @@ class Tenant:
 
     def made(
         self, begin: float, end: float, count: int, templates: list[int], new: float, *,
-        bulk: float = 0.2, invalid: float = 0.01, network: str = "",
+        bulk: float = 0.2, invalid: float = 0.01, network: str = "", domains: tuple[str, ...] = DOMAINS,
     ) -> Slice:  # fmt: skip
         piece = Slice(self.name, begin, end, count, count)
         for number, template in enumerate(templates):
@@ -65,7 +66,7 @@ class Tenant:
                 piece.groups[template] = Group(share, share, share * min(1, max(0, self.rng.gauss(bulk, 0.02))))
         piece.bulk = sum(group.bulk for group in piece.groups.values())
         piece.new_recipients = min(count, self.poisson(count * new))
-        piece.domains = Counter(self.rng.choices(DOMAINS, [9, 4, 3, 2, 1, 1], k=min(count, 60)))
+        piece.domains = Counter(self.rng.choices(domains, [9, 4, 3, 2, 1, 1], k=min(count, 60)))
         piece.networks, piece.from_domains = frozenset({network or self.network}), frozenset({f"{self.name}.example"})
         piece.scored, piece.score = count, float(count)
         piece.invalid = min(count, self.poisson(count * invalid))
@@ -116,6 +117,7 @@ class Misuse:
     bulk: float = 0.45
     invalid: float = 0.1
     network: str = "203.0.113.0/24"
+    domains: tuple[str, ...] = OTHERS
 
 
 def suffer(engine: Engine, tenant: Tenant, misuse: Misuse, day: int = 28) -> tuple[float, int, Change] | None:
@@ -126,7 +128,7 @@ def suffer(engine: Engine, tenant: Tenant, misuse: Misuse, day: int = 28) -> tup
         count = tenant.poisson(misuse.rate * misuse.tick)
         bad = tenant.made(
             at, at + misuse.tick, count, list(range(90, 90 + misuse.templates)), misuse.new,
-            bulk=misuse.bulk, invalid=misuse.invalid, network=misuse.network,
+            bulk=misuse.bulk, invalid=misuse.invalid, network=misuse.network, domains=misuse.domains,
         )  # fmt: skip
         engine.observe(joined(tenant.slice(at, at + misuse.tick), bad))
         at, sent = at + misuse.tick, sent + count
@@ -168,6 +170,17 @@ def test_growth_a_new_brand_and_a_moved_office_are_left_alone() -> None:
         assert [change.text for change in engine.turn(at + HOUR) if change.after >= Step.SLOWED] == []
 
 
+def test_a_launch_with_a_new_text_on_a_new_machine_is_watched_at_most() -> None:
+    engine, tenant = Engine(), Tenant(2000)
+    live(engine, tenant, 28)
+    for minute in range(720):
+        at = MONDAY + 28 * DAY + 8 * HOUR + minute * 60
+        count = tenant.count(at, at + 60, 20)
+        engine.observe(tenant.made(at, at + 60, count, [41], 0.95, network="198.51.100.0/24"))
+        assert all(change.after <= Step.WATCHED for change in engine.turn(at + 60))
+    assert {"drip", "new-recipients", "network", "unfamiliar"} <= {item.name for item in engine.view("acme", at).evidence}
+
+
 def test_a_retry_storm_is_watched_at_most() -> None:
     engine, tenant = Engine(), Tenant(2000)
     live(engine, tenant, 28)
@@ -197,7 +210,15 @@ def test_a_newsletter_is_diverted_within_300_recipients(size: float) -> None:
     engine, tenant = Engine(), Tenant(size)
     live(engine, tenant, 28)
     broadcast = Misuse(
-        10, rate=max(600, size) / 5400, seconds=5400, templates=1, new=0.2, bulk=0.75, invalid=0.02, network=tenant.network
+        10,
+        rate=max(600, size) / 5400,
+        seconds=5400,
+        templates=1,
+        new=0.2,
+        bulk=0.75,
+        invalid=0.02,
+        network=tenant.network,
+        domains=DOMAINS,
     )
     found = suffer(engine, tenant, broadcast)
     assert found is not None

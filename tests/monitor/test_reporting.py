@@ -81,9 +81,11 @@ class Relay:
         return TOKENS.make(login, QUEUE_ID, time.time())
 
     def counted(self, book: str = "acme") -> Counter[str]:
+        """Outcomes; what was sent is another matter."""
         now_ms = int(time.time() * 1000)
         (found,) = self.ledger.apply([History(book, now_ms - HOUR_MS, now_ms + HOUR_MS)])
-        return total(cast("Hours", found).hours.values())
+        amounts = total(cast("Hours", found).hours.values())
+        return Counter({name: amount for name, amount in amounts.items() if not name.startswith("sent")})
 
     def suppressed(self) -> dict[str, str]:
         (listed,) = self.ledger.apply([Suppressed("acme")])

@@ -109,7 +109,7 @@ def test_show_tells_outcomes_rates_reasons_and_trend(tmp_path: Path, store: str,
     assert [hour["delivered"] for hour in told["trend"]] in ([0] * 21 + [900, 0, 0], [0] * 20 + [900, 0, 0, 0])
     bounces = told["day"]["rates"]["bounces"]
     assert (bounces["part"], bounces["whole"], bounces["share"], bounces["level"]) == (100, 1000, 0.1, "act")
-    assert told["week"]["rates"]["complaints"]["level"] == "ok"
+    assert told["week"]["rates"]["complaints"]["level"] == "few"
     (signal,) = shown["signals"]
     assert (signal["signal"], signal["level"], signal["evidence"]["act"]) == ("bounces", "act", 0.08)
     said = call(config, "show", "acme")

@@ -28,8 +28,8 @@ from relaywarden_monitor.classify import patterns, rules
 from relaywarden_monitor.classify.reply import Reply, parse
 from relaywarden_monitor.classify.rules import Rule
 from relaywarden_monitor.classify.source import provider_of
-from relaywarden_monitor.classify.status import by_enhanced, fallback
-from relaywarden_monitor.classify.vocabulary import CATEGORIES
+from relaywarden_monitor.classify.status import by_enhanced, by_stage, fallback
+from relaywarden_monitor.classify.vocabulary import CATEGORIES, UNCLEAR
 from relaywarden_monitor.verdict import Verdict
 
 _REMEMBERED = 8192
@@ -132,7 +132,7 @@ class Classifier:
                     return found
                 later = []
             if match := pattern.find.search(text):
-                return pattern.rule, match[0]
+                return (by_stage(said) if pattern.rule.category == UNCLEAR else None) or (pattern.rule, match[0])
         return _first(later, text) or fallback(said)
 
     def _candidates(self, text: str) -> list[int]:

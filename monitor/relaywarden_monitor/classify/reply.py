@@ -67,6 +67,7 @@ def parse(raw: str, status: str = "") -> Reply:
         if found[1]:
             text = f"{text[: found.start()]}{text[found.end() :]}"
     if found := _WRAPPED.match(text):
+        stage = stage or ("initial" if "refused to talk" in found[0] else "")
         text = text[found.end() :]
     code = ""
     if found := _HEAD.match(text):

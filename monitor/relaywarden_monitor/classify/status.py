@@ -63,6 +63,12 @@ def by_enhanced(said: Reply) -> tuple[Rule, str] | None:
     return (_BY_CODE[category], said.enhanced) if category and kind not in _VAGUE else None
 
 
+def by_stage(said: Reply) -> tuple[Rule, str] | None:
+    """The rule that stands for the command which a permanent reply answered, where that says something."""
+    category = _BY_STAGE.get(said.stage, "") if said.code >= 550 else ""
+    return (_BY_CODE[category], said.stage) if category else None
+
+
 def fallback(said: Reply) -> tuple[Rule, str]:
     """The rule that stands for the code, and the code; `nothing` where there is none."""
     if found := by_enhanced(said):

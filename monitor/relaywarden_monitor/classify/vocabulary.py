@@ -30,6 +30,7 @@ class Category:
 _LOW, _MEDIUM, _HIGH = Severity.LOW, Severity.MEDIUM, Severity.HIGH
 _POOL, _CUSTOMER, _RECIPIENT = Blame.POOL, Blame.CUSTOMER, Blame.RECIPIENT
 
+UNCLEAR = "unclear"
 CATEGORIES: dict[str, Category] = {
     # the source address
     "ip-reputation": Category(Scope.IP, _POOL, _HIGH, "the receiver distrusts the address for what it sent before"),
@@ -84,5 +85,5 @@ CATEGORIES: dict[str, Category] = {
     "mail-loop": Category(Scope.INFRA, _RECIPIENT, _LOW, "the message goes round in circles at the receiver"),
     "expired": Category(Scope.INFRA, _RECIPIENT, _LOW, "given up after too long in a queue"),
     # nothing but the code
-    "unclear": Category(Scope.POLICY, _RECIPIENT, _LOW, "neither text nor code says why"),
+    UNCLEAR: Category(Scope.POLICY, _RECIPIENT, _LOW, "neither text nor code says why"),
 }

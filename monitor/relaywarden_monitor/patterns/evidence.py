@@ -19,6 +19,7 @@ class Kind(Enum):
 
     VOLUME = "volume"  # how much, how fast
     REACH = "reach"  # to whom
+    PLACES = "places"  # in which domains these are
     FANOUT = "fanout"  # one message to many
     CONTENT = "content"  # what it says
     IDENTITY = "identity"  # from where, as whom

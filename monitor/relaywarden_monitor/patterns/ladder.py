@@ -7,12 +7,14 @@
 What justifies a step (weights of `evidence`; `strong` kinds weigh at least 1):
 
     watched     two strong kinds, or a heavy one
-    slowed      a network or From domain that is new, and two marks of a thief: volume, other recipients, unfamiliar templates,
-                harm; or harm, and any other strong kind but content; or content of marketing, and volume or other
-                recipients; or volume out of all proportion to recipients who are new
+    slowed      a network or From domain that is new, and two marks of a thief; or harm, and any other strong kind but content;
+                or content of marketing, and volume or other recipients; or volume out of all proportion to new recipients
     diverted    content of marketing in a template that goes to far more recipients than it ever did
     held        a new network or From domain, three marks of a thief, and much weight in all
     suspended   held for ten minutes, and the evidence still grew
+
+Marks of a thief: volume, new recipients and unfamiliar templates, which a launch on a new machine has too, and which count only
+beside other recipient domains or harm, or all three together beside several new names.
 
 Volume, reach and fan-out are circumstances: a launch day has all three, month-end invoices and statements two of them.
 Alone they never go beyond watched, but for volume out of all proportion.
@@ -20,8 +22,8 @@ Alone they never go beyond watched, but for volume out of all proportion.
 Up at once; down only when the step's time is over.  Then what still comes is judged by a lower bar, and the step is prolonged
 or ended.  Each step within a week of the end of the last doubles the time.  A person's word stands until its own time is over.
 
-Known limit: a thief who sends the customer's own template to the customer's own recipients from the customer's own network
-is, to this ladder, the customer.
+Known limits: a thief who sends the customer's own template to the customer's own recipients from the customer's own network
+is, to this ladder, the customer.  One whose list is clean and in the customer's usual domains is only watched.
 """
 
 from __future__ import annotations
@@ -137,7 +139,7 @@ def spoken(standing: Standing, step: Step | None, by: str, reason: str, now: flo
 
 
 def _is_thief(weight: dict[Kind, float], strong: set[Kind], settings: LadderSettings, relief: float) -> bool:
-    """A new name, and three of: more than usual, other recipients, other texts, harm."""
+    """A new name, and three marks."""
     return Kind.IDENTITY in strong and _marks(weight, strong, settings, relief) >= 3
 
 
@@ -145,17 +147,22 @@ def _is_guilty(weight: dict[Kind, float], strong: set[Kind], settings: LadderSet
     """Whether something convicts, beside the circumstances."""
     if Kind.IDENTITY in strong and _marks(weight, strong, settings, relief) >= 2:
         return True
-    if weight[Kind.HARM] >= settings.harmful * relief and strong & {Kind.VOLUME, Kind.REACH, Kind.IDENTITY, Kind.FANOUT}:
+    if weight[Kind.HARM] >= settings.harmful * relief and strong - {Kind.HARM, Kind.CONTENT}:
         return True
-    if weight[Kind.CONTENT] >= settings.broadcast * relief and strong & {Kind.VOLUME, Kind.REACH}:
+    if weight[Kind.CONTENT] >= settings.broadcast * relief and strong & {Kind.VOLUME, Kind.REACH, Kind.PLACES}:
         return True
     return Kind.REACH in strong and weight[Kind.VOLUME] >= settings.flood * relief
 
 
 def _marks(weight: dict[Kind, float], strong: set[Kind], settings: LadderSettings, relief: float) -> int:
-    """How many marks of a thief there are; one template to many is none, since every new template of a large tenant is that."""
-    unfamiliar = weight[Kind.CONTENT] >= settings.familiar * relief
-    return len(strong & {Kind.VOLUME, Kind.REACH, Kind.HARM}) + unfamiliar
+    """How many marks of a thief there are; none at all if they are those of a launch on a new machine.
+
+    One template to many is no mark, since every new template of a large tenant is that.
+    """
+    launch = len(strong & {Kind.VOLUME, Kind.REACH}) + (weight[Kind.CONTENT] >= settings.familiar * relief)
+    theft = len(strong & {Kind.PLACES, Kind.HARM})
+    several = weight[Kind.IDENTITY] >= settings.named * relief
+    return launch + theft if theft or (several and launch == 3) else 0
 
 
 def _is_worst(standing: Standing, lately: list[Evidence], settings: LadderSettings, now: float) -> bool:

@@ -78,6 +78,7 @@ class LadderSettings:
     """From evidence to steps; how long these last (seconds)."""
 
     strong: float = 1.0  # weight from which a kind of evidence counts as one
+    named: float = 2.1  # weight of new names that is more than one new network
     familiar: float = 0.7  # weight of content that supports, though it does not convict
     watched: float = 2.0  # sums of weights
     alone: float = 2.4  # one kind alone that is enough to watch

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,8 +171,10 @@ class Tally:
 
     def series(self, volume: Volume) -> tuple[str, int, list[int]]:
         """(`hour` or `day`, number of the first one since 1970, recipients of each) over the whole period."""
-        hourly = self.last - self.first <= (LONGEST_HOURS - 1) * _HOUR and volume.hours is not None
-        unit, counts, size = ("hour", volume.hours or {}, _HOUR) if hourly else ("day", volume.days, _DAY)
+        counts: Mapping[int, int] = volume.days
+        unit, size = "day", _DAY
+        if self.last - self.first <= (LONGEST_HOURS - 1) * _HOUR and volume.hours is not None:
+            unit, size, counts = "hour", _HOUR, volume.hours
         begin, end = int(self.first // size), int(self.last // size)
         return unit, begin, [counts.get(number, 0) for number in range(begin, end + 1)]
 

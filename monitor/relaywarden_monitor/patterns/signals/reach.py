@@ -32,11 +32,12 @@ class _Sort:
     part: int
     whole: int
     most: str  # in SignalSettings
+    kind: Kind
     text: str
 
 
-_NEW = _Sort("new-recipients", "new", NEW, RECIPIENTS, "reach_most", "are new")
-_STRANGE = _Sort("spread", "strange", STRANGE, PLACED, "spread_most", "are in domains that are not usual")
+_NEW = _Sort("new-recipients", "new", NEW, RECIPIENTS, "reach_most", Kind.REACH, "are new")
+_STRANGE = _Sort("spread", "strange", STRANGE, PLACED, "spread_most", Kind.PLACES, "are in domains that are not usual")
 
 
 def _shares(look: Look, sort: _Sort) -> Iterator[Evidence]:
@@ -52,4 +53,4 @@ def _shares(look: Look, sort: _Sort) -> Iterator[Evidence]:
         weight = min(getattr(signals, sort.most), chance.of_share(part, whole, most) / _DECADES)
         if weight >= _LEAST:
             text = f"{part:.0f} of {whole:.0f} recipients in {span(SPANS[index])} {sort.text}, usually {usual:.0%}"
-            yield Evidence(sort.name, Kind.REACH, weight, text, {"part": part, "whole": whole, "usual": usual})
+            yield Evidence(sort.name, sort.kind, weight, text, {"part": part, "whole": whole, "usual": usual})

@@ -1,0 +1,129 @@
+"""fingerprint - 64 bits by which messages of one template are known, whatever each recipient's data.  Pure.
+
+The fingerprint is a simhash (Charikar 2002; Manku, Jain and Das Sarma, "Detecting near-duplicates for web crawling", 2007)
+over pairs of neighbouring words.  What differs from recipient to recipient is left out before: every word with a capital
+letter (names, cities, greetings' names, headlines), a digit (amounts, dates, order numbers, codes) or a sign within or behind it
+(addresses, URLs, tracking ids, base64).  Each pair counts once, so that a receipt of two items is like one of seven.
+
+What stays is common to a template: two messages of it have the same fingerprint or one a few bits away.  Independent texts
+differ in 32 of 64 bits on average; 10 or fewer in common by chance is rarer than one in a hundred million.  `Families` gives
+all that are near one another the same key.
+
+How it fails: it never raises.  0 means: too little text to know it by (fewer than 4 words); do not count it.
+
+Known limits: a text in capitals, or in a script without blanks between words, has few words; then capitals count too, or whole
+runs.  Texts that differ in what is left out alone (the city, the number) are the same.  A message of pictures alone is
+known by the hosts it links to.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from hashlib import blake2b
+
+from relaywarden.content.text import Look
+
+BITS = 64
+NEAR = 10  # bits in which two messages of one template may differ
+_BANDS, _BAND_BITS = 8, 8
+_FEWEST = 4
+_MOST_WORDS = 400
+_LANE = 16  # bits of a lane: more than enough for _MOST_WORDS pairs
+_REMEMBERED = 20_000
+
+# Octets as they stand, but: what ends a word is a blank, what marks a word as personal is a NUL.
+_PERSONAL = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@/._-=&?%+#$*:~\\^{}[]<>|_\x00")
+_MASKED = bytes(0 if octet in _PERSONAL else octet if octet > 0x60 else 32 for octet in range(256))
+_FOLDED = bytes(octet + 32 if 65 <= octet <= 90 else 32 if octet < 97 or 122 < octet < 128 else octet for octet in range(256))
+
+# A template's words come again with each of its messages.  Pairs of words: their bits, one in each lane.
+_lanes: dict[bytes, int] = {}
+
+
+def fingerprint(seen: Look) -> int:
+    """The fingerprint of what a message shows, 1 to 2^64 - 1; 0: it shows too little."""
+    words = _stable(seen.visible)
+    if len(words) < _FEWEST:
+        words = seen.visible.translate(_FOLDED).split()[:_MOST_WORDS]
+    if len(words) < _FEWEST:
+        words = [host for host in dict.fromkeys(seen.hosts) for _ in range(2)][:_MOST_WORDS]
+    if len(words) < _FEWEST:
+        return 0
+    pairs = {first + b" " + second for first, second in zip(words, words[1:])}  # noqa: B905 - one shorter by intent
+    if len(_lanes) > _REMEMBERED:
+        _lanes.clear()
+    lanes = _lanes
+    total = sum([lanes.get(pair) or _spread(pair) for pair in pairs])
+    counts = total.to_bytes(BITS * _LANE // 8, "little")
+    half, value = len(pairs) // 2, 0
+    for bit in range(BITS):
+        if counts[2 * bit] + (counts[2 * bit + 1] << 8) > half:
+            value |= 1 << bit
+    return value or 1
+
+
+def distance(one: int, other: int) -> int:
+    """The number of bits in which two fingerprints differ."""
+    return (one ^ other).bit_count()
+
+
+def near(one: int, other: int, bits: int = NEAR) -> bool:
+    """Are these of one template?  What shows too little (0) is near nothing."""
+    return one != 0 and other != 0 and (one ^ other).bit_count() <= bits
+
+
+def bands(value: int) -> Iterator[int]:
+    """Eight keys of which two near fingerprints share one; surely if at most seven bits differ, mostly if ten do.
+
+    Look up each, then ask `near`.
+    """
+    for band in range(_BANDS):
+        yield band << _BAND_BITS | (value >> band * _BAND_BITS & 0xFF)
+
+
+class Families:
+    """One key for all fingerprints near one another: the first of them that was seen.
+
+    Bounded: the family that was seen longest ago is forgotten.  Not shared between processes: each has its own first.
+    """
+
+    def __init__(self, most: int = 512) -> None:
+        self._most = most
+        self._known: OrderedDict[int, None] = OrderedDict()
+        self._by_band: dict[int, set[int]] = {}
+
+    def key(self, value: int) -> int:
+        """The family of a fingerprint; 0 for 0."""
+        if not value:
+            return 0
+        if value not in self._known:
+            candidates = {other for band in bands(value) for other in self._by_band.get(band, ())}
+            found = min(candidates, key=lambda other: (distance(value, other), other), default=0)
+            if near(value, found):
+                value = found
+            else:
+                self._add(value)
+        self._known.move_to_end(value)
+        return value
+
+    def _add(self, value: int) -> None:
+        if len(self._known) >= self._most:
+            oldest, _ = self._known.popitem(last=False)
+            for band in bands(oldest):
+                self._by_band[band].discard(oldest)
+        self._known[value] = None
+        for band in bands(value):
+            self._by_band.setdefault(band, set()).add(value)
+
+
+def _stable(visible: bytes) -> list[bytes]:
+    words = visible.translate(_MASKED).split()
+    return [word for word in words[: 2 * _MOST_WORDS] if b"\0" not in word and len(word) > 1][:_MOST_WORDS]
+
+
+def _spread(pair: bytes) -> int:
+    """The hash of a pair of words, its 64 bits one in each lane."""
+    bits = f"{int.from_bytes(blake2b(pair, digest_size=8).digest(), 'big'):064b}"
+    _lanes[pair] = lanes = int("000".join(bits), 16)
+    return lanes
