@@ -53,7 +53,7 @@ def run(jobs: list[Job], processes: int) -> Iterator[Score]:
     if processes <= 1:
         yield from map(judge, jobs)
         return
-    with get_context("fork").Pool(processes) as pool:
+    with get_context("spawn").Pool(processes) as pool:
         yield from pool.imap(judge, jobs, chunksize=8)
 
 
@@ -99,7 +99,8 @@ def failures(result: dict[str, Any]) -> list[str]:
 
 def table(result: dict[str, Any]) -> Iterator[str]:
     """For people."""
-    yield f"{'honest sort':20}{'tenants':>9}{'days':>10}{'steps':>7}{'per 20,000':>12}{'hit':>5}{'watched':>9}{'tolerated':>11}{'learning':>10}"
+    head = f"{'honest sort':20}{'tenants':>9}{'days':>10}{'steps':>7}{'per 20,000':>12}"
+    yield head + f"{'hit':>5}{'watched':>9}{'tolerated':>11}{'learning':>10}"
     sums: Counter[str] = Counter()
     for sort, amounts in result["honest"].items():
         sums.update(amounts)

@@ -134,9 +134,10 @@ def _list(rng: Random, profile: Profile, day: float) -> tuple[float, Flow]:
 
 def _thief(rng: Random, flow: Flow, templates: int, invalid: float) -> Flow:
     """Strangers, new texts, other networks, and every other time another From domain."""
+    texts = tuple(Template(rng.getrandbits(64), 1.0, rng.uniform(0.1, 0.9)) for _ in range(templates))
     return replace(
-        flow, tail="s", tail_size=20_000, templates=tuple(Template(rng.getrandbits(64), 1.0, rng.uniform(0.1, 0.9)) for _ in range(templates)),
-        odd=rng.choice((0.0, 0.1, 0.9)), fresh=rng.uniform(0.97, 1.0), domains=_SPAM_DOMAINS,
+        flow, templates=texts, tail="s", tail_size=20_000, odd=rng.choice((0.0, 0.1, 0.9)),
+        fresh=rng.uniform(0.97, 1.0), domains=_SPAM_DOMAINS,
         from_domains=flow.from_domains if rng.random() < 0.5 else (f"login{rng.randrange(10_000)}.example",),
         networks=tuple(network(rng) for _ in range(rng.choice((1, 1, 3, 20)))), helo=f"host{rng.randrange(10_000)}",
         invalid=invalid, blocked=rng.uniform(0, 0.1), complained=0.0, score=rng.uniform(1, 10), each=1.0, at_once=4,

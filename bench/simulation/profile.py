@@ -101,12 +101,8 @@ def template(rng: Random, low: float, high: float, weight: float = 1.0) -> Templ
 
 
 def network(rng: Random) -> str:
-    """A client network, of those set aside for benchmarks and others that are not routed."""
-    return (
-        f"198.{rng.choice((18, 19))}.{rng.randrange(256)}.0/24"
-        if rng.random() < 0.5
-        else f"10.{rng.randrange(256)}.{rng.randrange(256)}.0/24"
-    )
+    """A client network, of those that nobody routes (RFC 1918)."""
+    return f"10.{rng.randrange(256)}.{rng.randrange(256)}.0/24"
 
 
 def _flow(rng: Random, name: str, sort: str, population: float, *, exact: bool) -> Flow:

@@ -140,6 +140,7 @@ class Oversight:
         for name in names:
             self._burst_over(name)
         try:
+            self._watch.know(names)  # else what was done before a restart would be taken back
             self._standings.look(names, {name: self._found[name] for name in names if name in self._found})
         except StoreUnavailableError:
             for name in names:

@@ -1,9 +1,9 @@
 """standings - look at the tenants that something was counted of, and carry out what follows from it.
 
 Two judges look at a tenant.  `judge` holds its bounces, complaints and blocks against the plan's thresholds; `patterns` holds
-what it sends against its own normal.  The higher of their steps is what the tenant stands on (`relaywarden.standing`: the milter and
-policyd hear it from there).  A person's word stands above both: as long as it holds nothing is changed, and where a person has
-taken a step back, what led to it is not held against the tenant again.
+what it sends against its own normal.  The higher of their steps is what the tenant stands on (`relaywarden.standing`: the
+milter and policyd hear it from there).  A person's word stands above both: as long as it holds nothing is changed, and where a
+person has taken a step back, what led to it is not held against the tenant again.
 
 The record of thresholds is a note of the ledger (books "!monitor", topic "standings", a field for each tenant).
 

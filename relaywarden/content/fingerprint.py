@@ -30,6 +30,7 @@ _BANDS, _BAND_BITS = 8, 8
 _FEWEST = 4
 _MOST_WORDS = 400
 _LANE = 16  # bits of a lane: more than enough for _MOST_WORDS pairs
+_ONES = sum(1 << _LANE * lane for lane in range(BITS))
 _REMEMBERED = 20_000
 
 # Octets as they stand, but: what ends a word is a blank, what marks a word as personal is a NUL.
@@ -55,12 +56,9 @@ def fingerprint(seen: Look) -> int:
         _lanes.clear()
     lanes = _lanes
     total = sum([lanes.get(pair) or _spread(pair) for pair in pairs])
-    counts = total.to_bytes(BITS * _LANE // 8, "little")
-    half, value = len(pairs) // 2, 0
-    for bit in range(BITS):
-        if counts[2 * bit] + (counts[2 * bit + 1] << 8) > half:
-            value |= 1 << bit
-    return value or 1
+    # A lane's highest bit becomes set where more than half of the pairs have the bit: one hexadecimal digit in four is 8 or 0.
+    above = total + _ONES * (0x7FFF - len(pairs) // 2) & _ONES << _LANE - 1
+    return int(f"{above:0{BITS * _LANE // 4}x}"[:: _LANE // 4].replace("8", "1"), 2) or 1
 
 
 def distance(one: int, other: int) -> int:

@@ -61,6 +61,9 @@ class Engine:
     def __len__(self) -> int:
         return len(self._tenants)
 
+    def __contains__(self, tenant: object) -> bool:
+        return tenant in self._tenants
+
     def observe(self, piece: Slice) -> None:
         """Count a slice; those of one tenant come in the order of time."""
         tenant = self._tenants.get(piece.tenant) or self._enter(piece.tenant, piece.begin)

@@ -105,13 +105,19 @@ class Watch:
         return self._engine.view(tenant, now)
 
     def notes(self, tenant: str, now: float) -> list[Operation]:
-        """The operation that keeps what is known of a tenant."""
+        """The operation that keeps what is known of a tenant; none where nothing is."""
+        if tenant not in self._engine:
+            return []
         fields: dict[str, str | None] = {
             STATE: json.dumps(self._engine.state(tenant)),
             RECIPIENTS: self._gatherer.novelty(tenant).pack(),
             VIEW: json.dumps(self._engine.view(tenant, now).document()),
         }
         return [Note(book(tenant), TOPIC, fields, KEPT_MS)]
+
+    def know(self, names: Iterable[str]) -> None:
+        """Have what is kept of these tenants at hand; raises StoreUnavailableError."""
+        self._load(names)
 
     def close(self, now: float) -> None:
         """Keep everything; raises StoreUnavailableError."""
