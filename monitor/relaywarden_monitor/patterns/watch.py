@@ -83,14 +83,13 @@ class Watch:
 
     def opinion(self, tenant: str, now: float) -> Word | None:
         """Where the engine has the tenant by itself; None: nowhere above normal, or where a person put it."""
-        view = self._engine.view(tenant, now)
-        step = Step(view.step.name.lower())
-        if step is Step.NORMAL or view.by not in (MONITOR, "patterns") or (view.until is not None and view.until <= now):
+        stands = self._engine.standing(tenant)
+        step = Step[stands.step.name]
+        if step is Step.NORMAL or not stands.automatic or stands.over(now):
             return None
-        until = None if view.until is None else int(view.until * 1000)
-        return Word(
-            step, view.reason or "; ".join(item.text for item in view.evidence[:3]), MONITOR, int(view.since * 1000), until
-        )
+        until = None if stands.until is None else int(stands.until * 1000)
+        reason = stands.reason or "; ".join(item.text for item in self._engine.view(tenant, now).evidence[:3])
+        return Word(step, reason, MONITOR, int(stands.since * 1000), until, times=max(1, stands.times))
 
     def word(self, tenant: str, word: Word | None, now: float, by: str = "operator") -> None:
         """A person spoke: the tenant stands where he says, or (None) evidence decides again, from normal."""
