@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from relaywarden.config.monitor_settings import HealthSettings, SuppressionSettings
+from relaywarden.config.monitor_settings import HealthSettings, PatternsSettings, SuppressionSettings
 from relaywarden.config.settings import (
     DkimSettings,
     IdentitySettings,
@@ -44,6 +44,7 @@ class Tenant:
     settings_id: str
     health: HealthSettings
     suppression: SuppressionSettings
+    patterns: PatternsSettings
     from_domains: tuple[str, ...] = ()
     dkim: tuple[DkimSettings, ...] = ()
     pool: str | None = None
@@ -130,6 +131,7 @@ def _tenant(name: str, plan_name: str, plan: PlanSettings, own: TenantSettings |
         settings_id=plan.settings_id,
         health=plan.health,
         suppression=plan.suppression,
+        patterns=plan.patterns,
         from_domains=tuple(own.from_domains) if own else (),
         dkim=tuple(own.dkim) if own else (),
         pool=(own.pool if own else None) or first_pool,

@@ -152,6 +152,7 @@ class Oversight:
 
     def _use(self, settings: Settings) -> None:
         self._directory = Directory(settings)
+        self._watch.use(self._directory)
         self._standings = Standings(settings, self._ledger, self._tell, self._watch)
         self._pauses = Pauses(settings, self._ledger, self._tell)
         self._dns = DnsRound(settings)

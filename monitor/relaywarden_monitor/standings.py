@@ -142,7 +142,7 @@ class Standings:
         if after is not None and begins and not self._binds(tenant, _STEPS[after.action], after.reason):
             after = ours
         opinion = self._opinion(seen, current, by_person=by_person)
-        if opinion is not None and not self._binds(tenant, opinion.step, opinion.reason):
+        if opinion is not None and not self._binds(tenant, opinion.step, opinion.reason, by_patterns=True):
             opinion = None
         elif opinion is None and not begins:
             self._only_told.pop(tenant.name, None)
@@ -164,16 +164,21 @@ class Standings:
             self._persons.pop(name, None)
             self._said.pop(name, None)
             patterns.word(name, None, now)
-        found = patterns.opinion(name, now)
+        rules = seen.tenant.patterns
+        found = patterns.opinion(name, now) if rules.mode != "off" else None
+        if found is not None:
+            found = found._replace(factor=rules.slow)
         if found is not None and seen.granted and Step.WATCHED.height < found.step.height < Step.HELD.height:
             return found._replace(step=Step.WATCHED)
         return found
 
-    def _binds(self, tenant: Tenant, step: Step, reason: str) -> bool:
+    def _binds(self, tenant: Tenant, step: Step, reason: str, *, by_patterns: bool = False) -> bool:
         """Whether it may be done; else it is only told, once as long as it is so."""
         if step.height <= Step.WATCHED.height:
             return True
         why = "mode observe" if tenant.mode is Mode.OBSERVE else ""
+        if by_patterns and tenant.patterns.mode == "observe":
+            why = "patterns: mode observe"
         if step is Step.DIVERTED and not self._can_divert:
             why = f"there is no pool called {QUARANTINE}"
         if why and self._only_told.get(tenant.name) != why:

@@ -116,6 +116,19 @@ class HealthSettings(Table):
     )
 
 
+class PatternsSettings(Table):
+    """What the monitor does about mail that is not as a tenant's own normal."""
+
+    mode: Literal["enforce", "observe", "off"] = Field(
+        "enforce", description="enforce; observe (say what would be done); off (normal is learned, nothing is said)"
+    )
+    start: Amount = Field(1_000, description="recipients that a new tenant may have on its first day without being noticed")
+    growth: float = Field(
+        1.4, ge=1, le=10, description="and so many times more each day, until it has a normal of its own (two weeks)"
+    )
+    slow: float = Field(0.25, gt=0, lt=1, description="what every limit is multiplied by while a tenant is slowed")
+
+
 class SuppressionSettings(Table):
     """Recipients that a tenant may not send to again for a while."""
 

@@ -36,6 +36,7 @@ from relaywarden.config.monitor_settings import (
     HealthSettings,
     MonitorSettings,
     NotifySettings,
+    PatternsSettings,
     ReactSettings,
     SuppressionSettings,
 )
@@ -275,6 +276,7 @@ class PlanSettings(Table):
     )
     settings_id: str = Field("", description="rspamd Settings-ID of this plan's mail; default: scan.settings_id")
     health: HealthSettings = Field(HealthSettings(), description="when bad outcomes are too many")
+    patterns: PatternsSettings = Field(PatternsSettings(), description="when what a tenant sends is not its normal")
     suppression: SuppressionSettings = Field(SuppressionSettings(), description="recipients not to be sent to again")
 
     @field_validator("limits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import calendar
 import gzip
 import json
 import lzma
@@ -33,7 +34,7 @@ monitor: {{postfix_log: /var/log/mail.log}}
 pools: {{t: {{members: {{tx1: {{ip: 192.0.2.1}}}}}}, quarantine: {{members: {{q1: {{ip: 192.0.2.9}}}}}}}}
 plans:
   wide: {{}}
-  tight: {{limits: [{{recipients: 100/hour}}, {{recipients: 1_000/day}}, {{messages: 5/s burst 20}}]}}
+  tight: {{limits: [{{recipients: 100/hour}}, {{recipients: 2_000/day}}, {{messages: 5/s burst 20}}]}}
 unknown_login: {{plan: {plan}}}
 """
 
@@ -91,10 +92,8 @@ def test_rotated_and_compressed_files_in_any_order_are_one_log(
     mixed = list(chain.from_iterable(("--log", tmp_path / name) for name in (names[2], names[0], names[3], names[1])))
     expected = document(run("--log", whole, "--json", "--all", plan="tight"))
     assert document(run(*mixed, "--json", "--all", plan="tight")) == expected
-    assert document(
-        run("--log", f"{tmp_path}/mail.log*", "--log", whole.with_name("mail.log"), "--json", "--all", plan="tight")
-    )
-    assert document(run("--log", f"{tmp_path}/mail.log*", "--json", "--all", plan="tight")) == expected
+    # What two patterns name is read once.
+    assert document(run("--log", f"{tmp_path}/mail.log*", *mixed, "--json", "--all", plan="tight")) == expected
 
 
 def test_logs_of_two_hosts_are_merged_by_time(run: Callable[..., Result], tmp_path: Path, lines: list[bytes]) -> None:
@@ -143,8 +142,7 @@ class Writer:
         self, at: float, recipient: str, *, login: str = "acme", client: str = "203.0.113.7", bounced: bool = False
     ) -> None:
         self._number += 1
-        name, said = f"4b{self._number:08X}", "250 2.0.0 Ok"
-        status = "sent"
+        name, status, said = f"4B{self._number:08X}", "sent", "250 2.0.0 Ok"
         if bounced:
             status, said = (
                 "bounced",
@@ -183,9 +181,9 @@ def test_a_stolen_password_steps_in_time(run: Callable[..., Result], tmp_path: P
     (one,) = document(run("--log", path, "--json"))["tenants"]
     firm = [step for step in one["steps"] if step["after"] in ("slowed", "diverted", "held", "suspended")]
     assert firm, one["steps"]
-    assert all(step["at"] >= time.strftime("%Y-%m-%dT%H", time.gmtime(stolen)) for step in one["steps"])
-    late = time.strptime(firm[0]["at"], "%Y-%m-%dT%H:%M:%SZ")
-    assert time.mktime(late) - time.mktime(time.gmtime(stolen)) <= 90
+    assert firm[0] in one["steps"][:2]  # before that there was at most the warning
+    stepped = calendar.timegm(time.strptime(firm[0]["at"], "%Y-%m-%dT%H:%M:%SZ"))
+    assert 0 <= stepped - stolen <= 90
     assert one["recipients_while"]
     assert {told["severity"] for told in one["notices"] if told["key"] == "tenant:acme:patterns"} >= {"act"}
     shown = run("--log", path).stdout
@@ -270,9 +268,9 @@ def test_the_ledgers_own_record(run: Callable[..., Result], filled: Path) -> Non
     assert {name: one["recipients"] for name, one in tenants.items()} == {"acme": 696 * 50 + 24 * 400, "beta": 360 * 3}
     assert (tenants["beta"]["messages"], tenants["beta"]["refused"], found["records"]) == (720, 0, {"hours": 1080})
     limits = {one["limit"]: one for one in tenants["acme"]["limits"]}
-    # Of 50 an hour neither limit refuses a bit; of 400 the hour's lets 100 pass, until the day's 1,000 are used up.
+    # Of 50 an hour neither limit refuses one; of 400 the hour's lets 100 pass, until the day's 2,000 are used up.
     assert (limits["recipients: 100/1h"]["refused"], limits["recipients: 100/1h"]["peak_percent"]) == (24 * 300, 100)
-    assert limits["recipients: 1000/1d"]["refused"] > 0
+    assert limits["recipients: 2000/1d"]["refused"] > 0
     assert "messages: 5/1s burst 20" in found["notes"][1]
     steps = tenants["acme"]["steps"]
     assert any((step["by"], step["after"]) == ("health", "diverted") for step in steps)

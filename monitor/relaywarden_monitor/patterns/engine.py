@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class Engine:
 
     def __init__(self, settings: PatternSettings = _DEFAULTS, capacity: int = CAPACITY) -> None:
         self._settings, self._capacity = settings, capacity
+        self.of: Callable[[str], PatternSettings] = lambda _: self._settings  # a tenant's own constants, by its plan
         self._tenants: OrderedDict[str, _Tenant] = OrderedDict()
         self._touched: set[str] = set()
         self._ends: list[tuple[float, str]] = []  # a heap; an entry that does not hold any more is harmless
@@ -67,7 +68,7 @@ class Engine:
     def observe(self, piece: Slice) -> None:
         """Count a slice; those of one tenant come in the order of time."""
         tenant = self._tenants.get(piece.tenant) or self._enter(piece.tenant, piece.begin)
-        tenant.record.observe(piece, self._settings)
+        tenant.record.observe(piece, self.of(piece.tenant))
         self._tenants.move_to_end(piece.tenant)
         self._touched.add(piece.tenant)
 
@@ -91,8 +92,8 @@ class Engine:
         """What is known of a tenant; of one never seen, that nothing is."""
         found = self._tenants.get(tenant)
         if found is None:
-            return draw(Record(tenant, now, self._settings), [], [], self._settings, now)
-        return draw(found.record, found.evidence, found.history, self._settings, now)
+            return draw(Record(tenant, now, self.of(tenant)), [], [], self.of(tenant), now)
+        return draw(found.record, found.evidence, found.history, self.of(tenant), now)
 
     def standing(self, tenant: str) -> Standing:
         """Where the tenant stands, as of the last turn: what is needed often, at no cost."""
@@ -120,7 +121,7 @@ class Engine:
 
     def restore(self, tenant: str, state: dict[str, Any]) -> None:
         """From `state()`, also of an engine on another host; raises StateError."""
-        record = Record.restore(tenant, state, self._settings)
+        record = Record.restore(tenant, state, self.of(tenant))
         told = state.get("history")
         lines = told if isinstance(told, list) else []
         history = deque((plain(str(line), _LONGEST_LINE) for line in lines[-_HISTORY:]), _HISTORY)
@@ -129,13 +130,13 @@ class Engine:
 
     def _judge(self, name: str, tenant: _Tenant, now: float) -> Change | None:
         record = tenant.record
-        look = Look.at(record, self._settings, now)
+        look = Look.at(record, self.of(name), now)
         evidence = tenant.evidence = collect(look)
         before = record.standing
         if not evidence and before.step is Step.NORMAL and before.automatic:
             return None
         lately = collect(look.lately()) if before.step > Step.WATCHED else evidence
-        after = ladder.advance(before, evidence, lately, self._settings.ladder, now)
+        after = ladder.advance(before, evidence, lately, self.of(name).ladder, now)
         if after is before:
             return None
         if after.step is Step.NORMAL and (before.step > Step.WATCHED or not before.automatic):
@@ -169,7 +170,7 @@ class Engine:
     def _enter(self, name: str, now: float) -> _Tenant:
         if len(self._tenants) >= self._capacity:
             self._forget()
-        tenant = self._tenants[name] = _Tenant(Record(name, now, self._settings), [], deque(maxlen=_HISTORY))
+        tenant = self._tenants[name] = _Tenant(Record(name, now, self.of(name)), [], deque(maxlen=_HISTORY))
         return tenant
 
     def _forget(self) -> None:

@@ -20,6 +20,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from relaywarden.ledger.operations import Ledger, Operation
@@ -27,8 +28,9 @@ from relaywarden.ledger.records import Note, Noted, Notes
 from relaywarden.logs import event
 from relaywarden.patterns import RECIPIENTS, STATE, TOPIC, VIEW, book
 from relaywarden.standing import MONITOR, Step, Word
+from relaywarden.tenants import Directory
 from relaywarden_monitor.attribute import Counted
-from relaywarden_monitor.patterns.engine import Change, Engine, StateError, View
+from relaywarden_monitor.patterns.engine import Change, Engine, PatternSettings, StateError, View
 from relaywarden_monitor.patterns.engine import Step as EngineStep
 from relaywarden_monitor.patterns.gather import Gatherer
 from relaywarden_monitor.patterns.traffic import Slice
@@ -38,6 +40,7 @@ KEPT_MS = 90 * 86_400_000
 _EVERY = 1800.0  # seconds between two writings of an active tenant's state
 _TOGETHER = 100  # states in one batch: each has some 10 KiB
 _MOST_CHANGED = 10_000
+_DEFAULTS = PatternSettings()
 
 
 class Watch:
@@ -46,11 +49,28 @@ class Watch:
     def __init__(self, ledger: Ledger, engine: Engine | None = None) -> None:
         self._ledger = ledger
         self._engine = engine or Engine()
+        self._by_plan: dict[tuple[float, float], PatternSettings] = {}
         self._gatherer = Gatherer()
         self._pieces: list[Slice] = []
         self._known: set[str] = set()  # whose state was read
         self._written: OrderedDict[str, float] = OrderedDict()  # when the state of an active tenant was written last
         self.changed: OrderedDict[str, Change] = OrderedDict()  # not carried out yet
+
+    def use(self, directory: Directory) -> None:
+        """Go by these plans from now on."""
+
+        def of(name: str) -> PatternSettings:
+            tenant = directory.by_name(name)
+            if tenant is None:
+                return _DEFAULTS
+            key = (float(tenant.patterns.start), tenant.patterns.growth)
+            found = self._by_plan.get(key)
+            if found is None:
+                learning = replace(_DEFAULTS.learning, ramp_start=key[0], ramp_growth=key[1])
+                found = self._by_plan[key] = replace(_DEFAULTS, learning=learning)
+            return found
+
+        self._engine.of = of
 
     def heard(self, counted: Counted) -> None:
         """What a step has counted."""
