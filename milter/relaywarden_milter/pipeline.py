@@ -12,12 +12,14 @@ is full still put mail off, and a suspension holds.
 
 from __future__ import annotations
 
+import ipaddress
 import time
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 from relaywarden import story
 from relaywarden.config.settings import Outcome as Ended
-from relaywarden.ledger.operations import Account, Operation, Refund, Settle
+from relaywarden.ledger.operations import Account, Operation, Refund, Settle, recipient_digest
 from relaywarden.ledger.records import Note
 from relaywarden.tenants import Tenant
 from relaywarden_milter import control, meters
@@ -33,9 +35,12 @@ from relaywarden_milter.work import Tick, Work
 
 # Of the log record of a message; `standing`, `observed` and the like say why it went where it went.
 _TOLD: Final = (
-    "pool", "member", "stream", "stream_reasons", "score", "symbols", "action", "standing", "observed", "identity", "lint",
-    "reply",
+    "pool", "member", "stream", "stream_reasons", "score", "symbols", "action", "standing", "observed", "identity", "from",
+    "lint", "reply",
 )  # fmt: skip
+
+
+_MOST_NAMED: Final = 20  # recipients
 
 
 def handle(rules: Rules, envelope: Envelope, message: Message, tick: Tick | None = None) -> Outcome:
@@ -113,8 +118,30 @@ def _story(work: Work, tenant: Tenant, result: str) -> list[Operation]:
     if not monitor.sources or not queue_id:
         return []
     facts = {name: value for name in _TOLD if (value := work.record.get(name)) not in (None, "")}
-    text = story.dump({"tenant": tenant.name, "result": result, "at": round(time.time(), 3), **facts})
+    text = story.dump({"tenant": tenant.name, "result": result, "at": round(time.time(), 3), **facts, **_traits(work)})
     return [Note(story.book(queue_id), story.TOPIC, {story.MILTER: text}, monitor.remember)]
+
+
+def _traits(work: Work) -> dict[str, Any]:
+    """By what the monitor tells a tenant's usual mail from other mail (relaywarden_monitor.patterns.sent)."""
+    envelope, judged = work.envelope, work.judged
+    traits: dict[str, Any] = {
+        "to": "".join(recipient_digest(recipient).hex() for recipient in envelope.recipients[:_MOST_NAMED]),
+        "net": _network(envelope.address), "helo": envelope.helo,
+    }  # fmt: skip
+    if judged is not None:
+        traits |= {"stream": judged.kind.value, "bulk": judged.score, "fp": f"{judged.fingerprint:016x}"}
+    return traits
+
+
+@lru_cache(maxsize=4096)
+def _network(address: str) -> str:
+    """The /24 or /48 of a client; empty where it has no address."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    return str(ipaddress.ip_network((found, 24 if found.version == 4 else 48), strict=False))
 
 
 def _account(tenant: Tenant, envelope: Envelope) -> Account:

@@ -15,7 +15,7 @@ from relaywarden_milter.message import Message
 from relaywarden_milter.outcome import Refusal
 from relaywarden_milter.rules import Rules
 from relaywarden_milter.spool import Spool
-from relaywarden_milter.stream import Kind
+from relaywarden_milter.stream import Kind, Stream
 
 Tick = Callable[[], None]
 
@@ -34,6 +34,7 @@ class Work:
     divert: bool = False  # to the quarantine pool
     hold: str = ""  # reason for Postfix's hold queue
     stream: Kind = Kind.TRANSACTIONAL
+    judged: Stream | None = None
     sender: str = ""  # envelope sender in the place of the client's; empty: the client's own
     body: Spool | None = None  # repaired
     body_digest: bytes = b""

@@ -147,6 +147,7 @@ class MilterSettings(Table):
     worker_memory: Amount = Field(
         512 * 2**20, description="a worker that has grown beyond this is drained and replaced; 0: never"
     )
+    stream_header: bool = Field(False, description="add X-Relaywarden-Stream: transactional, unsure or bulk, and the score")
     hang_timeout: Milliseconds = Field(
         180_000, description="a worker that gives no sign of life for so long, or works so long on one message, is replaced"
     )

@@ -13,7 +13,7 @@ STEM = 6
 
 _TABLE: dict[str, str] = {
     "promo": """
-sale;sales;discount;coupon;voucher;promo;promotion;deals;deal;clearance;bargain;savings;save up;% off;off your;off everything;
+sale;sales;discount;coupon;voucher;promo;promotion;deals;deal;clearance;bargain;savings;save up;off your;off everything;
 free shipping;free trial;special offer;exclusive;limited time;last chance;black friday;cyber monday;hurry;while stocks;gift card;
 best price;lowest price;your discount;early bird;early access;bestsellers;new arrivals;just in;back in;sold out;flash;offer ends;
 ends tonight;ends soon;ends sunday;don miss;members only;bonus;jackpot;win a;giveaway;redeem;loyalty;rewards;bogo;new collection;

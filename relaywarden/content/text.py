@@ -50,7 +50,7 @@ _ONE_PIXEL = re.compile(rb"(?:width|height)\s{0,3}[=:]\s{0,3}[\"']?[01](?:px)?[\
 class Look:
     """What a message shows."""
 
-    visible: bytes  # text without tags, UTF-8, case kept
+    visible: bytes  # text without tags, UTF-8, case kept, one blank between words
     is_html: bool
     hosts: tuple[bytes, ...]  # of each link, lower case, in order
     images: int
@@ -77,11 +77,11 @@ def look(headers: Headers, body: bytes) -> Look:
     window = _window(content, encoding, is_html=found.html is not None)
     if found.html is None:
         hosts = tuple(host.lower() for host in _PLAIN_HOST.findall(window))
-        return Look(_utf8(window, charset), False, hosts, 0, 0, found.attachments)
+        return Look(_single(_utf8(window, charset)), False, hosts, 0, 0, found.attachments)
     small = window.lower()
     images = _IMAGE.findall(small)
     pixels = sum(1 for image in images if len(_ONE_PIXEL.findall(image)) >= 2)
-    return Look(_visible(window, charset), True, tuple(_HOST.findall(small)), len(images), pixels, found.attachments)
+    return Look(_single(_visible(window, charset)), True, tuple(_HOST.findall(small)), len(images), pixels, found.attachments)
 
 
 def split(message: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
@@ -192,6 +192,10 @@ def _base64(octets: bytes) -> bytes:
         except binascii.Error:  # cut, or not padded
             continue
     return b""
+
+
+def _single(text: bytes) -> bytes:
+    return b" ".join(text.split())
 
 
 def _utf8(octets: bytes, charset: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What providers' own codes and words mean, row by row of the table that the rules were drawn from; and every status code alone.
+"""What providers' own codes and words mean, row by row of the table that rules were drawn from; and every status code alone.
 
 The first column is the host that replied, "" where the words must do without it; the second what a customer's mail meets there;
 the third is right, or one of several (`|`) where the source leaves it open.
@@ -11,7 +11,12 @@ import pytest
 from relaywarden_monitor.classify.classifier import Classifier
 
 CLASSIFIER = Classifier.load()
-GMAIL, OUTLOOK, EXCHANGE = "gmail-smtp-in.l.google.com", "hotmail-com.olc.protection.outlook.com", "b-example.mail.protection.outlook.com"
+GMAIL, OUTLOOK, EXCHANGE = (
+    "gmail-smtp-in.l.google.com",
+    "hotmail-com.olc.protection.outlook.com",
+    "b-example.mail.protection.outlook.com",
+)
+BARRACUDA, MIMECAST = "d1.a.ess.barracudanetworks.com", "eu-smtp-inbound-1.mimecast.com"
 YAHOO, ICLOUD, GMX, ORANGE = "mta5.am0.yahoodns.net", "mx01.mail.icloud.com", "mx00.gmx.net", "smtp-in.orange.fr"
 
 GOOGLE_ROWS = [
@@ -130,7 +135,10 @@ OTHER_ROWS = [
     ("", "550 5.7.1 Client host [192.0.2.1] blocked using prs.proofpoint.com", "ip/pool"),
     ("", "550 5.7.1 192.0.2.1 refused, see https://csi.cloudmark.com/en/reset/?ip=192.0.2.1", "ip/pool"),
     ("", "554 5.7.1 poor reputation on Cloudmark Sender Intelligence", "ip/pool"),
-    *(("", f"554 5.7.1 Client host [192.0.2.1] blocked using {zone}.spamhaus.org", "ip/pool") for zone in ("zen", "sbl", "xbl", "pbl")),
+    ("", "554 5.7.1 Client host [192.0.2.1] blocked using zen.spamhaus.org", "ip/pool"),
+    ("", "554 5.7.1 Client host [192.0.2.1] blocked using sbl.spamhaus.org", "ip/pool"),
+    ("", "554 5.7.1 Client host [192.0.2.1] blocked using xbl.spamhaus.org", "ip/pool"),
+    ("", "554 5.7.1 Client host [192.0.2.1] blocked using pbl.spamhaus.org", "ip/pool"),
     ("", "554 5.7.1 refused, see https://www.spamhaus.org/query/ip/192.0.2.1", "ip/pool"),
     ("", "554 5.7.1 Sender address [a@brand.example] blocked using dbl.spamhaus.org", "domain/customer"),
     ("", "554 5.7.1 Sender address [a@brand.example] blocked using multi.surbl.org", "domain/customer"),
@@ -138,14 +146,14 @@ OTHER_ROWS = [
     ("", "554 5.7.1 A URL in your message is listed by dbl.spamhaus.org", "content/customer"),
     ("", "554 Client host [192.0.2.1] blocked using b.barracudacentral.org", "ip/pool"),
     ("", "554 Client host [192.0.2.1] blocked using Barracuda Reputation", "ip/pool"),
-    ("d1.a.ess.barracudanetworks.com", "550 permanent failure for one or more recipients (joe@b.example:blocked)", "content/customer"),
-    ("d1.a.ess.barracudanetworks.com", "550 spam URL in content", "content/customer"),
-    ("d1.a.ess.barracudanetworks.com", "550 cuda_nsu Abuse", "policy/customer"),
-    ("d1.a.ess.barracudanetworks.com", "550 cuda_nsu Policy Rejection- Abuse", "policy/customer"),
-    ("eu-smtp-inbound-1.mimecast.com", "550 Poor Reputation Sender.", "ip/pool"),
-    ("eu-smtp-inbound-1.mimecast.com", "550 Rejected by ct ip reputation", "ip/pool"),
-    ("eu-smtp-inbound-1.mimecast.com", "451 Internal resources are temporarily unavailable", "greylist/recipient|ip/pool"),
-    ("eu-smtp-inbound-1.mimecast.com", "554 Email rejected due to security policies", "content/customer"),
+    (BARRACUDA, "550 permanent failure for one or more recipients (joe@b.example:blocked)", "content/customer"),
+    (BARRACUDA, "550 spam URL in content", "content/customer"),
+    (BARRACUDA, "550 cuda_nsu Abuse", "policy/customer"),
+    (BARRACUDA, "550 cuda_nsu Policy Rejection- Abuse", "policy/customer"),
+    (MIMECAST, "550 Poor Reputation Sender.", "ip/pool"),
+    (MIMECAST, "550 Rejected by ct ip reputation", "ip/pool"),
+    (MIMECAST, "451 Internal resources are temporarily unavailable", "greylist/recipient|ip/pool"),
+    (MIMECAST, "554 Email rejected due to security policies", "content/customer"),
     (GMX, "554 No SMTP service. IP address is block listed.", "ip/pool"),
     (GMX, "554 Transaction failed. Reject due to policy restrictions (IP based).", "ip/pool"),
     (GMX, "554 Transaction failed. Reject due to policy restrictions (header based).", "content/customer"),
@@ -212,9 +220,15 @@ BY_ENHANCED_CODE = {  # RFC 3463, 5248, 7372, 7505, 8616 and IANA's registry
     "policy/recipient": "7.0 7.1 7.2 7.3 7.4 7.5 7.6 7.7 7.8 7.9 7.14 7.15 7.16 7.19",
 }
 BY_VAGUE_CODE = [
-    ("5.3.0", "infra/recipient"), ("451 4.3.0", "infra/recipient"), ("450 4.4.0", "infra/recipient"), ("450 4.5.0", "infra/pool"),
-    ("550 5.3.0", "mailbox/recipient"), ("550 5.5.0", "mailbox/recipient"), ("552 5.0.0", "full/recipient"), ("5.0.0", "policy/recipient"),
-]  # fmt: skip
+    ("5.3.0", "infra/recipient"),
+    ("451 4.3.0", "infra/recipient"),
+    ("450 4.4.0", "infra/recipient"),
+    ("450 4.5.0", "infra/pool"),
+    ("550 5.3.0", "mailbox/recipient"),
+    ("550 5.5.0", "mailbox/recipient"),
+    ("552 5.0.0", "full/recipient"),
+    ("5.0.0", "policy/recipient"),
+]
 BY_BASIC_CODE = {  # RFC 5321, 4954, 3207, 7504
     "infra/recipient": "420 421 431 432 441 442 446 447 449 451 452 454 512",
     "infra/pool": "455 500 501 502 503 504 555",
@@ -224,7 +238,9 @@ BY_BASIC_CODE = {  # RFC 5321, 4954, 3207, 7504
 }
 
 
-@pytest.mark.parametrize(("right", "kind"), [(right, kind) for right, kinds in BY_ENHANCED_CODE.items() for kind in kinds.split()])
+@pytest.mark.parametrize(
+    ("right", "kind"), [(right, kind) for right, kinds in BY_ENHANCED_CODE.items() for kind in kinds.split()]
+)
 @pytest.mark.parametrize("form", ["550 5.{}", "450 4.{}", "5.{}", "550-5.{} sorry\n550 5.{} sorry", "451 sorry (#4.{})"])
 def test_an_enhanced_code_alone(right: str, kind: str, form: str) -> None:
     found = CLASSIFIER.classify(form.format(kind, kind))

@@ -29,7 +29,7 @@ def test_messages_of_some_seconds_are_one_slice() -> None:
     gatherer = Gatherer()
     for number in range(4):
         gatherer.sent(message(START + number, number % 3))
-    gatherer.sent(message(START + SPAN + 1, 9, fingerprint=8))
+    gatherer.sent(message(START + SPAN + 1, 9, fingerprint=0xF0F0F0F0F0F0))
     gatherer.sent(message(START, 1, tenant="beta"))
     first, second, other = sorted(gatherer.slices(), key=lambda piece: (piece.tenant, piece.begin))
     assert (first.messages, first.recipients, first.new_recipients, first.bulk) == (4, 4, 3, 2.0)
@@ -37,7 +37,7 @@ def test_messages_of_some_seconds_are_one_slice() -> None:
     assert (first.score, first.scored, first.from_domains, first.networks) == (
         6.0, 4, frozenset({"acme.example"}), frozenset({"192.0.2.0/24"}),
     )  # fmt: skip
-    assert (second.messages, set(second.groups), other.tenant) == (1, {8}, "beta")
+    assert (second.messages, set(second.groups), other.tenant) == (1, {0xF0F0F0F0F0F0}, "beta")
     assert gatherer.slices() == []
 
 

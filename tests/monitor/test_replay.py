@@ -288,3 +288,19 @@ def test_a_missing_ledger_is_an_error(run: Callable[..., Result], tmp_path: Path
     with pytest.raises(RelaywardenError, match=r"ledger\.db"):
         run("--ledger")
     assert not (tmp_path / "ledger.db").exists()
+
+
+def test_a_wrong_clock_stops_nothing(run: Callable[..., Result], tmp_path: Path) -> None:
+    """A message from the far future and one of 1970 lie between honest ones; what comes after is still judged."""
+    written = quiet(1)
+    text = written.write(tmp_path / "whole").read_text().splitlines(keepends=True)
+    odd = Writer()
+    odd.send(BEGIN + 70 * 365 * DAY, "r@x.example", login="odd")
+    odd.send(5.0, "r@x.example", login="odd")
+    for number in range(300):
+        odd.send(BEGIN + DAY + number, f"r{number}@x.example", bounced=number % 2 == 0)
+    strange, bad = odd.write(tmp_path / "odd").read_text().splitlines(keepends=True), tmp_path / "bad.log"
+    bad.write_text("".join([*text[:200], *strange[-4:], *text[200:400], *strange[:4], *text[400:], *strange[4:-4]]))
+    found = by_name(document(run("--log", bad, "--json", "--all")))
+    assert {name: one["messages"] for name, one in found.items()} == {"acme": 144 + 300, "odd": 2}
+    assert any(step["by"] == "health" for step in found["acme"]["steps"])

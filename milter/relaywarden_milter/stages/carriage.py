@@ -24,11 +24,14 @@ _NO_ROUTE = "No route for this message at the moment, try again later"
 
 def carriage(work: Work, tenant: Tenant) -> Refusal | None:
     """The stream, and with it the pool and its member."""
-    judged = stream.judge(work.edits.headers, len(work.envelope.recipients))
+    judged = stream.judge(work.edits.headers, work.message.sample, len(work.envelope.recipients))
     work.stream = judged.kind
+    work.judged = judged
     meters.labelled(meters.STREAMS, judged.kind.value).inc()
     if judged.kind is not Kind.TRANSACTIONAL:
-        work.record |= {"stream": judged.kind.value, "stream_reasons": ",".join(judged.reasons)}
+        work.record |= {"stream": judged.kind.value, "bulk": judged.score, "stream_reasons": "; ".join(judged.reasons)}
+    if work.rules.settings.milter.stream_header:
+        work.edits.add("X-Relaywarden-Stream", f"{judged.kind.value} {judged.score:.2f}")
     bulk = judged.kind is Kind.BULK
     if bulk and tenant.bulk is OnBulk.REJECT:
         text = "This account is for transactional mail only; this looks like a mailing"

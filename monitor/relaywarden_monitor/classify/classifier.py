@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from relaywarden.providers import OTHER
@@ -74,7 +75,7 @@ class Classifier:
                 (tier, rule, text) for tier, rule in ordered for text in _alternatives(rule)
             )
         ]
-        index = _index([pattern.find.pattern for pattern in self._patterns])
+        index = _index([pattern.find.pattern for pattern in self._patterns], self._examples())
         self._pieces = {piece: places for piece, places in index.items() if len(piece) == _PIECE}
         self._known = frozenset(self._pieces)
         short = [(piece, places) for piece, places in index.items() if 0 < len(piece) < _PIECE]
@@ -93,6 +94,9 @@ class Classifier:
         ordered += [(_GENERAL, rule) for rule in built_in if not rule.providers]
         ordered += [(_WEAK, rule) for rule in rules.read(rules.WEAK_FILE)]
         return cls(ordered)
+
+    def _examples(self) -> list[str]:
+        return [parse(example).text for rule in self.rules for example in rule.examples]
 
     @property
     def rules(self) -> list[Rule]:
@@ -171,10 +175,10 @@ def _verdict(rule: Rule, said: Reply, provider: str) -> Verdict:
     )
 
 
-def _index(texts: Sequence[str]) -> dict[str, frozenset[int]]:
-    """Which patterns a piece of text may belong to, each literal by its rarest piece; "": those that must always be tried."""
+def _index(texts: Sequence[str], examples: Sequence[str]) -> dict[str, frozenset[int]]:
+    """Which patterns a piece of text may belong to, each literal by its piece that is rarest in replies; "": try always."""
     studied = [patterns.study(text).literals or ("",) for text in texts]
-    common = Counter(piece for literals in studied for literal in literals for piece in set(_pieces(literal)))
+    common = Counter(piece for text in [*examples, *chain(*studied)] for piece in set(_pieces(text)))
     index: dict[str, set[int]] = {}
     for place, literals in enumerate(studied):
         for literal in literals:

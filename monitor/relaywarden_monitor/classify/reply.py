@@ -53,7 +53,7 @@ class Reply:
     text: str  # canonical
     code: int  # basic reply code, 0: none
     enhanced: str  # enhanced status code (RFC 3463), "": none
-    stage: str  # command that was answered: mail, rcpt, data, ..., "": not said
+    stage: str  # command that was answered: mail, rcpt, data, ...; initial: the connection itself; "": not said
 
 
 def parse(raw: str, status: str = "") -> Reply:

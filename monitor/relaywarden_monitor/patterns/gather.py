@@ -11,8 +11,10 @@ belong to the slice that is open when they come, not to that of their message.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from relaywarden.content.fingerprint import Families
 from relaywarden_monitor.attribute import Judged
 from relaywarden_monitor.events import Outcome
 from relaywarden_monitor.patterns.novelty import Novelty
@@ -23,6 +25,7 @@ from relaywarden_monitor.verdict import Blame, Scope
 SPAN = 5.0  # seconds
 _MOST_GROUPS = 32
 _MOST_DOMAINS = 64
+_MOST_TEMPLATES = 50_000  # of all tenants together
 _MOST_NAMES = 16  # of From domains, networks, HELO names, logins
 _MOST_TENANTS = 100_000  # whose recipients are remembered
 _CUSTOMERS = frozenset({Scope.DOMAIN, Scope.CONTENT, Scope.AUTH})
@@ -43,6 +46,7 @@ class Gatherer:
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
         self._ready: list[Slice] = []
+        self._families = Families(_MOST_TEMPLATES)
         self._novelty: OrderedDict[str, Novelty] = OrderedDict()
 
     def sent(self, item: Sent) -> None:
@@ -58,11 +62,12 @@ class Gatherer:
         novelty = self.novelty(item.tenant)
         fresh = sum(map(novelty.is_new, item.digests))
         piece.new_recipients += round(fresh * count / len(item.digests)) if item.digests else 0
-        if item.fingerprint and (item.fingerprint in piece.groups or len(piece.groups) < _MOST_GROUPS):
-            group = piece.groups.setdefault(item.fingerprint, Group())
+        template = self._families.key(item.fingerprint)
+        if template and (template in piece.groups or len(piece.groups) < _MOST_GROUPS):
+            group = piece.groups.setdefault(template, Group())
             group.messages += 1
             group.bulk += item.bulk
-            known = filled.digests.setdefault(item.fingerprint, set())
+            known = filled.digests.setdefault(template, set())
             before = len(known)
             known.update(item.digests)
             group.recipients += len(known) - before + max(0, count - len(item.digests))
@@ -111,9 +116,11 @@ class Gatherer:
             self._novelty.move_to_end(tenant)
         return table
 
-    def restore(self, tenant: str, packed: str) -> None:
-        """Know again whom the tenant has sent to."""
+    def restore(self, tenant: str, packed: str, templates: Iterable[int] = ()) -> None:
+        """Know again whom the tenant has sent to, and under which fingerprints its templates are known."""
         self._novelty[tenant] = Novelty.unpack(packed)
+        for template in templates:
+            self._families.key(template)
 
     def _slice(self, tenant: str, at: float) -> _Open:
         filled = self._open.get(tenant)

@@ -166,4 +166,5 @@ class Watch:
             self._engine.restore(name, found)
         except (StateError, ValueError) as error:
             event(log, logging.ERROR, "what was learned of a tenant cannot be read; it begins anew", tenant=name, error=error)
-        self._gatherer.restore(name, recipients)
+            found = {}
+        self._gatherer.restore(name, recipients, (int(row[0]) for row in found.get("templates", [])))

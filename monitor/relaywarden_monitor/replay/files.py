@@ -73,7 +73,8 @@ class HistoryFile:
         with self._open() as reading:
             taken = reading.take(_LOOKED_AT, final=True)
             found = self._reader().events(taken, self.changed) if taken is not None else []
-        self.begin = min((one.at for one in found), default=self.changed)
+        # Where the beginning tells nothing, it has to be read to be known.
+        self.begin = min((one.at for one in found), default=0.0)
 
     def chunks(self, records: Counter[str], advance: Advance) -> Iterator[list[Event]]:
         """Events, some at a time; raises OSError."""

@@ -144,20 +144,33 @@ class Panel:
         if not why_not:
             self._tell(standing_reading(tenant.name, standing, Level.ACT), now)
 
-    def _changed(self, change: Change) -> None:
-        name = change.tenant
+    def _changed(self, change: Change) -> bool:
+        """Write a step down; whether it would have been taken, not only said."""
+        name, step = change.tenant, change.after
         tenant = self._directory.by_name(name)
-        if tenant is None:
-            return
-        if change.after is Step.NORMAL:
+        if tenant is None or tenant.patterns.mode == "off":
+            return False
+        if step is Step.NORMAL:
             self._stepped.pop(name, None)
         else:
-            self._stepped[name] = change.after
-        before, after = change.before.name.lower(), change.after.name.lower()
-        done = tenant.mode is not Mode.OBSERVE
-        self.tally(tenant).step(Stepped(change.at, change.until, before, after, "patterns", change.text, done=done))
-        level = Level.ACT if change.after > Step.WATCHED else Level.WARN if change.after is Step.WATCHED else Level.NONE
-        self._tell(Reading(f"tenant:{name}:patterns", level, name, change.text), change.at)
+            self._stepped[name] = step
+        why = self._why_not(tenant, step)
+        text = change.text + (f"; only said: {why}" if why else "")
+        before, after = change.before.name.lower(), step.name.lower()
+        taken = Stepped(change.at, change.until, before, after, "patterns", text, done=not why)
+        self.tally(tenant).step(taken)
+        if step > Step.WATCHED and not why:
+            reasons = "; ".join(item.text for item in change.reasons[:_REASONS])
+            self._tell(Reading(f"tenant:{name}:standing", Level.ACT, name, f"tenant {name} is {after}: {reasons}"), change.at)
+        return not why
+
+    def _why_not(self, tenant: Tenant, step: Step) -> str:
+        """Why a step of the patterns is only said; empty: it is taken."""
+        if step <= Step.WATCHED:
+            return ""
+        if tenant.mode is Mode.OBSERVE or tenant.patterns.mode == "observe":
+            return "mode observe"
+        return f"there is no pool called {QUARANTINE}" if step is Step.DIVERTED and not self._can_divert else ""
 
     def _react(self, reaction: Reaction) -> None:
         lane = f"member:{reaction.member}:{reaction.provider}"

@@ -16,6 +16,7 @@ in the order of time; one that comes late is counted with those of its moment.
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections import deque
 from collections.abc import Collection, Iterable
 from functools import lru_cache
@@ -25,6 +26,7 @@ from relaywarden.config.settings import Mode, Settings
 from relaywarden.feedback import Tokens
 from relaywarden.ledger.operations import Account, recipient_digest
 from relaywarden.limits import Scope
+from relaywarden.logs import event
 from relaywarden.standing import SLOWED
 from relaywarden.tenants import Directory, Tenant
 from relaywarden_monitor.attribute import Attributor, Counted, Judged
@@ -35,12 +37,15 @@ from relaywarden_monitor.patterns.gather import SPAN, Gatherer
 from relaywarden_monitor.patterns.ladder import Step
 from relaywarden_monitor.patterns.sent import Sent
 from relaywarden_monitor.replay.panel import Panel
-from relaywarden_monitor.replay.tally import Tally
+from relaywarden_monitor.replay.tally import Tally, day_of
 from relaywarden_monitor.replay.till import Mail, Till
 
+log = logging.getLogger(__name__)
 DELAY = 10.0  # seconds
 MINUTE = 60.0
 MOST_EVENTS = 20_000  # attributed together
+_BACK = 7200.0  # so far back events are late; beyond that, a clock was wrong
+_MOST_STEPS = 100_000  # in which silence is passed
 _COUNTED = "replayed"  # a fact of a message: it was counted
 
 
@@ -79,11 +84,11 @@ class Stream:
 
     def feed(self, events: Iterable[Event]) -> None:
         """Events in the order of time."""
-        for event in events:
-            if event.at >= self._end_of_batch or len(self._batch) >= MOST_EVENTS:
+        for one in events:
+            if one.at >= self._end_of_batch or one.at < self._end_of_batch - _BACK or len(self._batch) >= MOST_EVENTS:
                 self._attribute()
-                self._end_of_batch = (event.at // MINUTE + 1) * MINUTE
-            self._batch.append(event)
+                self._end_of_batch = (one.at // MINUTE + 1) * MINUTE
+            self._batch.append(one)
 
     def close(self) -> None:
         """All was fed."""
@@ -98,13 +103,21 @@ class Stream:
         if not batch:
             return
         begin, end = batch[0].at, batch[-1].at
+        if begin < self._ticked - _BACK:
+            self._go_back(begin)
         self._pass(begin, begin)
         self._tally.saw(begin)
         self._tally.saw(end)
         counted = self._attributor.attribute(batch, self._docket)
         self._take(batch, counted)
-        self._docket.written([self._docket.find(event.queue_id) for event in batch if type(event) is Gone])
+        self._docket.written([self._docket.find(one.queue_id) for one in batch if type(one) is Gone])
         self._pass(end, end)
+
+    def _go_back(self, at: float) -> None:
+        """A clock was wrong: finish what waits, and go on from here."""
+        self._tick(max([self._ticked, *(one.at for one in self._sent), *(one.attempt.at for one in self._judged)]) + SPAN)
+        self._ticked, self._looked = at // SPAN * SPAN, at
+        event(log, logging.WARNING, "time goes back in the history; going on from there", to=day_of(at))
 
     def _take(self, batch: list[Event], counted: Counted) -> None:
         """What was counted: for the health at once, for patterns and limits when their time comes."""
@@ -122,11 +135,11 @@ class Stream:
             for judged in counted.judged:
                 self._row(judged)
             return
-        for event in batch:
-            if type(event) is Described and event.recipients:
-                message = self._docket.find(event.queue_id)
+        for one in batch:
+            if type(one) is Described and one.recipients:
+                message = self._docket.find(one.queue_id)
                 if message.tenant and _COUNTED not in message.facts:
-                    self._queue(event.at, message, event.recipients, new=True)
+                    self._queue(one.at, message, one.recipients, new=True)
 
     def _row(self, judged: Judged) -> None:
         """A recipient of whom accounting has spoken for the last time."""
@@ -150,7 +163,7 @@ class Stream:
         self._tick_to(now - DELAY)
         if looked - self._looked >= MINUTE:
             if self._panel.waiting:
-                step = max(MINUTE, (looked - self._looked) / 100_000)
+                step = max(MINUTE, (looked - self._looked) / _MOST_STEPS)
                 while self._looked + step < looked and self._panel.waiting:
                     self._looked += step
                     self._panel.look(self._looked)
@@ -161,12 +174,12 @@ class Stream:
         """Have the patterns judge up to here, SPAN by SPAN; where nothing happened, minute by minute, or not at all."""
         while self._ticked + SPAN <= until:
             following = min(self._sent[0].at if self._sent else until, self._judged[0].attempt.at if self._judged else until)
-            span = SPAN
-            if following >= self._ticked + MINUTE:
+            span, gap = SPAN, following - self._ticked
+            if gap >= MINUTE:
                 if not self._panel.waiting:
                     self._ticked = max(self._ticked + SPAN, following // SPAN * SPAN)
                     continue
-                span = MINUTE
+                span = max(MINUTE, gap / _MOST_STEPS)
             self._ticked += span
             self._tick(self._ticked)
 
@@ -217,7 +230,7 @@ def _digests(mail: _Waiting) -> tuple[bytes, ...]:
     """Of the recipients that are known, each once."""
     if mail.recipient:
         return (recipient_digest(mail.recipient),)
-    names = dict.fromkeys([event.recipient for event in mail.message.events if event.recipient])
+    names = dict.fromkeys([told.recipient for told in mail.message.events if told.recipient])
     return tuple([recipient_digest(name) for name in names][: mail.recipients])
 
 

@@ -22,20 +22,20 @@ def show(tally: Tally, console: Console, every: bool) -> None:
     """Print the report."""
     found = tally.ordered(every)
     records = ", ".join(f"{amount:,} {unit}" for unit, amount in tally.records.items())
-    sent = sum(one.messages for one in tally.tenants.values()), sum(one.recipients for one in tally.tenants.values())
+    tenants, messages, recipients = tally.totals
     period = f"{day_of(tally.first)} to {day_of(tally.last)} UTC"
-    console.print(f"{period}: {records}; {len(tally.tenants)} tenants, {sent[0]:,} messages, {sent[1]:,} recipients")
+    console.print(f"{period}: {records}; {_several(tenants, 'tenant')}, {messages:,} messages, {recipients:,} recipients")
     unit, _, values = tally.series(tally.volume)
     console.print(f"recipients by the {unit}  {line(values)}")
     if found:
-        console.print(_overview(tally, found))
+        console.print(_overview(tally, found, unit))
     for one in found:
         for text in _lines(one):
             console.print(escape(plain(text)))
     for told in tally.members:
         console.print(escape(plain(f"{day_of(told.at)}  {told.severity}: {told.what}")))
     if not every and (silent := len(tally.tenants) - len(found)):
-        console.print(f"nothing to say of {silent} more tenants; --all lists them")
+        console.print(f"nothing to say of {_several(silent, 'more tenant')}; --all lists all")
     for note in tally.notes:
         console.print(f"note: {escape(plain(note, 1000))}")
 
@@ -46,8 +46,8 @@ def line(values: Sequence[int]) -> str:
     return spark([sum(values[start : start + size]) for start in range(0, len(values), size)] if size > 1 else values)
 
 
-def _overview(tally: Tally, found: Sequence[TenantTally]) -> Table:
-    titles = "tenant", "plan", "mode", "messages", "recipients", "refused", "highest use", "steps", "notices", "recipients"
+def _overview(tally: Tally, found: Sequence[TenantTally], unit: str) -> Table:
+    titles = "tenant", "plan", "mode", "messages", "recipients", "refused", "highest use", "steps", "notices", f"by the {unit}"
     table = Table(*titles, box=None, header_style="bold", pad_edge=False)
     for one in found:
         cells = (
@@ -56,6 +56,10 @@ def _overview(tally: Tally, found: Sequence[TenantTally]) -> Table:
         )  # fmt: skip
         table.add_row(*(escape(plain(cell)) for cell in cells))
     return table
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
 def _count(one: TenantTally, what: str) -> str:

@@ -19,6 +19,7 @@ from relaywarden.cli.output import iso_time
 MOST = 200
 LONGEST_HOURS = 96
 _DAY, _HOUR = 86_400, 3600
+_LONGEST_SERIES = 3660  # values; a wrong clock of the past makes it no longer
 
 
 @dataclass(slots=True)
@@ -164,6 +165,12 @@ class Tally:
         self.first = min(self.first or at, at)
         self.last = max(self.last, at)
 
+    @property
+    def totals(self) -> tuple[int, int, int]:
+        """Tenants, messages, recipients."""
+        found = self.tenants.values()
+        return len(found), sum(one.messages for one in found), sum(one.recipients for one in found)
+
     def ordered(self, every: bool) -> list[TenantTally]:
         """Those with anything to say first, the worst first; `every`: the others too."""
         found = [one for one in self.tenants.values() if every or one.telling]
@@ -175,18 +182,20 @@ class Tally:
         unit, size = "day", _DAY
         if self.last - self.first <= (LONGEST_HOURS - 1) * _HOUR and volume.hours is not None:
             unit, size, counts = "hour", _HOUR, volume.hours
-        begin, end = int(self.first // size), int(self.last // size)
+        end = int(self.last // size)
+        begin = max(int(self.first // size), end - _LONGEST_SERIES)
         return unit, begin, [counts.get(number, 0) for number in range(begin, end + 1)]
 
     def document(self, every: bool) -> dict[str, Any]:
         """As JSON values."""
+        _, messages, recipients = self.totals
         unit, begin, values = self.series(self.volume)
         start = begin * (_HOUR if unit == "hour" else _DAY)
         return {
             "period": {"from": _iso(self.first), "to": _iso(self.last)},
             "records": dict(self.records),
-            "messages": sum(one.messages for one in self.tenants.values()),
-            "recipients": sum(one.recipients for one in self.tenants.values()),
+            "messages": messages,
+            "recipients": recipients,
             "notes": self.notes,
             "volume": {"unit": unit, "from": _iso(start), "recipients": values},
             "members": [told.document() for told in self.members],

@@ -1,0 +1,60 @@
+"""judge - is a message transactional mail, or bulk mail?  Pure, from its headers and a bounded part of its text.
+
+A linear model: the sum of its features (features.py), each times its worth (weights.py), is the log-odds of bulk; the logistic
+function makes a score of it, from 0 (transactional) to 1 (bulk), the share of bulk mail among messages of such a score.
+Below TRANSACTIONAL it is one, from BULK on the other, between unsure.  No feature alone reaches BULK: List-Unsubscribe is advised for
+receipts too (Yahoo's sender FAQ).
+
+Surveys, birthdays, win-backs, digests, upselling, changelogs and invitations to follow count as bulk: many get them at once, and
+nobody asked.  What one message cannot show is how it is sent: thousands of one body are the business of fan-out.
+
+How it fails: it never raises.  A message that shows nothing is unsure at most.
+
+Known limits: the languages of lexicon.py; others by structure, headers, numbers and emoji.  Notices of breaches and of new terms
+read like business with one person, and are judged so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from relaywarden.content import features
+from relaywarden.content.text import Headers, Look, look
+from relaywarden.content.weights import BIAS, WEIGHTS
+
+Stream = Literal["transactional", "bulk", "unsure"]
+TRANSACTIONAL, BULK = 0.4, 0.6
+_MOST_REASONS = 6
+_SAYS_SOMETHING = 0.25  # log-odds below which a reason is not worth reading
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The stream, its score, and the weightiest reasons for and against (`-`) bulk, weightiest first."""
+
+    stream: Stream
+    score: float
+    reasons: tuple[str, ...]
+
+
+def judge(headers: Headers, body: bytes | Look, recipients: int = 1) -> Judgement:
+    """How a message reads.
+
+    `headers` are its fields in order, `body` all octets behind the empty line (or what `look` made of both, where the
+    fingerprint needs it too), `recipients` the number in this transaction.
+    """
+    seen = body if isinstance(body, Look) else look(headers, body)
+    found = features.measure(headers, seen, recipients)
+    worths = {name: value * WEIGHTS[name].worth for name, value in found.values.items() if value}
+    score = round(1 / (1 + math.exp(-max(-30.0, min(30.0, BIAS.worth + sum(worths.values()))))), 3)
+    stream: Stream = "bulk" if score >= BULK else "transactional" if score < TRANSACTIONAL else "unsure"
+    weighty = sorted(worths.items(), key=lambda item: (-abs(item[1]), item[0]))[:_MOST_REASONS]
+    return Judgement(stream, score, tuple(_reason(name, worth, found) for name, worth in weighty if abs(worth) >= _SAYS_SOMETHING))
+
+
+def _reason(name: str, worth: float, found: features.Measured) -> str:
+    """`words of promotion (discou, sale)`; a minus before what speaks against bulk.  Words are the lexicon's, not the sender's."""
+    words = ", ".join(found.words.get(name, ()))
+    return f"{'-' if worth < 0 else ''}{WEIGHTS[name].text}{f' ({words})' if words else ''}"

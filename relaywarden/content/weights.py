@@ -1,0 +1,72 @@
+"""weights - what each feature is worth, in log-odds of bulk.  A table; the column `worth` is written by bench/train_streams.py.
+
+`guess` is a person's judgement before any data: its sign is kept, and training moves `worth` away from it only as far as the data
+insist (a Gaussian prior around the guess).  So a feature that the data lack keeps what a person gave it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Weight(NamedTuple):
+    """One row: the guess, the trained value, and what the feature says, for people."""
+
+    guess: float
+    worth: float
+    text: str
+
+
+BIAS = Weight(0.0, -0.15, "")
+WEIGHTS: dict[str, Weight] = {
+    "promo": Weight(1.0, 0.73, "words of promotion"),
+    "cta": Weight(0.8, 0.11, "calls to action"),
+    "news": Weight(0.9, 1.22, "words of newsletters and events"),
+    "engage": Weight(0.9, 0.77, "survey, birthday, cart or win-back"),
+    "product": Weight(0.7, 0.73, "product news or upselling"),
+    "footer": Weight(0.7, 0.32, "a mailing's footer"),
+    "order": Weight(-0.9, -0.98, "words of an order or shipment"),
+    "payment": Weight(-0.9, -0.98, "words of a payment"),
+    "account": Weight(-0.9, -1.27, "words of an account, code or password"),
+    "booking": Weight(-0.8, -0.76, "words of a booking or appointment"),
+    "notice": Weight(-0.8, -1.01, "words of a case, contract or incident"),
+    "person": Weight(-0.9, -1.22, "what one person did for another"),
+    "subject_bulk": Weight(1.2, 1.51, "subject of a mailing"),
+    "subject_business": Weight(-1.4, -2.18, "subject of business with one person"),
+    "subject_percent": Weight(1.0, 1.09, "per cent in the subject"),
+    "subject_emoji": Weight(0.8, 0.80, "emoji in the subject"),
+    "subject_shouts": Weight(0.4, 0.36, "exclamation in the subject"),
+    "subject_reference": Weight(-1.0, -1.03, "a number or code in the subject"),
+    "list_unsubscribe": Weight(0.3, 0.63, "List-Unsubscribe"),
+    "one_click": Weight(0.2, 0.38, "List-Unsubscribe-Post"),
+    "list_id": Weight(0.8, 0.91, "List-Id"),
+    "precedence": Weight(1.0, 1.11, "Precedence: bulk or list"),
+    "automatic": Weight(-0.6, -0.79, "Auto-Submitted"),
+    "reply": Weight(-1.2, -1.20, "answers a message"),
+    "campaign_tool": Weight(1.0, 0.98, "headers of a mailing tool"),
+    "bulk_sender": Weight(0.6, 0.24, "sender's name is a mailing's"),
+    "business_sender": Weight(-0.7, -0.46, "sender's name is an office"),
+    "hidden_to": Weight(0.8, 0.80, "recipient not in To"),
+    "recipients": Weight(1.5, 1.50, "many recipients"),
+    "greeting": Weight(-0.2, -0.44, "greets"),
+    "long": Weight(0.3, 0.30, "long text"),
+    "short": Weight(-0.2, -0.15, "short text"),
+    "percents": Weight(0.4, 0.10, "per cent"),
+    "prices": Weight(0.1, 0.02, "prices"),
+    "prices_alone": Weight(0.6, 0.55, "prices without payment or order"),
+    "reference": Weight(-0.5, -0.50, "a reference number"),
+    "code": Weight(-0.7, -0.71, "a code of six or eight digits"),
+    "exclaims": Weight(0.3, 0.00, "exclamations"),
+    "emoji": Weight(0.4, 0.40, "emoji"),
+    "images": Weight(0.3, 0.00, "pictures"),
+    "pictures_for_text": Weight(0.3, 0.04, "more pictures than text"),
+    "links": Weight(0.4, 0.12, "many links"),
+    "hosts": Weight(0.2, 0.20, "links to many hosts"),
+    "social": Weight(0.3, 0.30, "links to social networks"),
+    "pixel": Weight(0.2, 0.21, "a tracking pixel"),
+    "document": Weight(-1.0, -1.00, "a document attached"),
+    "no_way_out": Weight(-0.8, -0.95, "no way to unsubscribe"),
+    "balance": Weight(1.5, 1.44, "bulk against business words"),
+    "no_bulk_words": Weight(-0.6, -0.57, "no words of a mailing"),
+    "no_business_words": Weight(0.4, 0.55, "no words of business with one person"),
+}
