@@ -61,10 +61,11 @@ def public(folder: Path) -> Iterator[Sample]:
 
 
 def own() -> Iterator[Sample]:
-    """The project's own set: a mapping of `scope/blame` to replies."""
+    """The project's own set: a mapping of `scope/blame` to replies, each perhaps with a relay host and a tab before it."""
     for right, replies in yaml.safe_load(OWN.read_text()).items():
         for number, reply in enumerate(replies, 1):
-            yield Sample(f"{right} {number}", "", reply, (right,))
+            relay, _, text = reply.rpartition("\t")
+            yield Sample(f"{right} {number}", relay, text, (right,))
 
 
 def score(classifier: Classifier, name: str, samples: list[Sample], *, with_relay: bool) -> bool:

@@ -4,7 +4,8 @@ numpy would draw a year at once, but a slice is built of Python objects, which c
 won by it, and nothing more needs to be installed.
 
 Known limits: means above 30 are drawn from a normal distribution rounded to whole numbers; fewer than one in 10^7 of these
-would be below zero, and is zero.
+would be below zero, and is zero.  Binomial counts of rare events are drawn as Poisson counts: their variance is up to a tenth
+too large.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from random import Random
 
 _LARGE = 30.0
 _FEW = 16
+_RARE = 0.1
 
 
 def poisson(rng: Random, mean: float) -> int:
@@ -43,11 +45,11 @@ def binomial(rng: Random, number: int, chance: float) -> int:
         return number
     if chance > 0.5:
         return number - binomial(rng, number, 1 - chance)
-    if number <= _FEW:
-        return sum(rng.random() < chance for _ in range(number))
     mean = number * chance
+    if number <= _FEW or (mean <= _LARGE and chance > _RARE):
+        return sum(rng.random() < chance for _ in range(number))
     if mean <= _LARGE:
-        return min(number, poisson(rng, mean * (1 - chance / 2)) if chance > 0.1 else poisson(rng, mean))
+        return min(number, poisson(rng, mean))
     return min(number, max(0, round(rng.gauss(mean, math.sqrt(mean * (1 - chance))))))
 
 

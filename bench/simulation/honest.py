@@ -95,7 +95,7 @@ def _invoices(rng: Random, profile: Profile) -> Iterator[Bout]:
         if is_first(at):
             if news:
                 flow = _with(flow, template(rng, 0.05, 0.4), flow.fresh)
-            begin = at + (6 - profile.zone) % 24 * HOUR + rng.uniform(0, HOUR)
+            begin = at + (6 - profile.zone) * HOUR + rng.uniform(0, HOUR)
             yield Bout("invoices", begin, between(rng, 1, 8) * HOUR, grown(profile, at) * times * rng.uniform(0.9, 1.1), flow)
 
 

@@ -136,7 +136,8 @@ def _body(seen: Look, found: Measured) -> None:
     shape = visible.translate(_SHAPE)
     stems = _stems(visible)
     for kind, words in _kinds(stems).items():
-        values[kind] = min(len(words), 4) / 2
+        # Receipts have footers as long as a mailing's: more words of it say nothing more.
+        values[kind] = min(len(words), 4) / 2 if kind != "footer" else 1.0
         found.words[kind] = words[:3]
     if not _GREETINGS.isdisjoint(stems[:60]):
         values["greeting"] = 1.0
@@ -168,12 +169,12 @@ def _together(found: Measured) -> None:
     values = found.values
     if not values.get("list_unsubscribe") and not values.get("footer"):
         values["no_way_out"] = 1.0
-    bulk = sum(values.get(kind, 0.0) for kind in BULK_KINDS)
+    bulk = sum(values.get(kind, 0.0) for kind in BULK_KINDS if kind != "footer")
     business = sum(values.get(kind, 0.0) for kind in BUSINESS_KINDS)
     values["balance"] = (bulk - business) / (bulk + business + 1.0)
     if values.get("prices") and not values.get("payment") and not values.get("order"):
         values["prices_alone"] = 1.0
-    if bulk - values.get("footer", 0.0) == 0.0 and not values.get("subject_bulk"):
+    if bulk == 0.0 and not values.get("subject_bulk"):
         values["no_bulk_words"] = 1.0
     if business == 0.0 and not values.get("subject_business"):
         values["no_business_words"] = 1.0

@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from relaywarden.content import features
+from relaywarden.content import features, lexicon
 from relaywarden.content.text import Headers, Look, look
 from relaywarden.content.weights import BIAS, WEIGHTS
 
@@ -55,6 +55,6 @@ def judge(headers: Headers, body: bytes | Look, recipients: int = 1) -> Judgemen
 
 
 def _reason(name: str, worth: float, found: features.Measured) -> str:
-    """`words of promotion (discou, sale)`; a minus before what speaks against bulk.  Words are the lexicon's, not the sender's."""
-    words = ", ".join(found.words.get(name, ()))
+    """`words of promotion (discount, sale)`; a minus before what speaks against bulk.  Words are the lexicon's, not the sender's."""
+    words = ", ".join(lexicon.SPELLED.get(word, word) for word in found.words.get(name, ()))
     return f"{'-' if worth < 0 else ''}{WEIGHTS[name].text}{f' ({words})' if words else ''}"

@@ -136,7 +136,7 @@ class Engine:
         if not evidence and before.step is Step.NORMAL and before.automatic:
             return None
         lately = collect(look.lately()) if before.step > Step.WATCHED else evidence
-        after = ladder.advance(before, evidence, lately, self.of(name).ladder, now)
+        after = ladder.advance(before, evidence, lately, self.of(name).ladder, now, goes_on=look.broadcasts())
         if after is before:
             return None
         if after.step is Step.NORMAL and (before.step > Step.WATCHED or not before.automatic):

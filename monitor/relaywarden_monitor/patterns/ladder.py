@@ -102,16 +102,27 @@ def wanted(evidence: Iterable[Evidence], settings: LadderSettings, relief: float
     return Step.WATCHED if heavy or (total >= settings.watched and len(strong) >= 2) else Step.NORMAL
 
 
-def advance(standing: Standing, seen: list[Evidence], lately: list[Evidence], settings: LadderSettings, now: float) -> Standing:
+def advance(
+    standing: Standing,
+    seen: list[Evidence],
+    lately: list[Evidence],
+    settings: LadderSettings,
+    now: float,
+    *,
+    goes_on: bool = False,
+) -> Standing:
     """Where the tenant stands from now on: `standing` itself if nothing changes.
 
     `lately` is the evidence of the last minutes alone: what was held against the tenant does not prolong its step.
+    `goes_on`: marketing still comes in numbers, in the last minute.
     """
     if not standing.automatic:
         return Standing(since=now, ended=now) if standing.over(now) else standing
     step = wanted(seen, settings)
     if _is_worst(standing, lately, settings, now):
         step = Step.SUSPENDED
+    elif goes_on and _is_unimpressed(standing, lately, settings, now):
+        step = max(step, Step.HELD)
     if step > standing.step:
         return _up(standing, step, seen, settings, now)
     if not standing.over(now):
@@ -169,6 +180,12 @@ def _is_worst(standing: Standing, lately: list[Evidence], settings: LadderSettin
     if standing.step is not Step.HELD or now - standing.since < settings.persist:
         return False
     return wanted(lately, settings) is Step.HELD and sum(weights(lately).values()) >= settings.suspended
+
+
+def _is_unimpressed(standing: Standing, lately: list[Evidence], settings: LadderSettings, now: float) -> bool:
+    """A broadcast that was diverted, and goes on."""
+    lasts = standing.step is Step.DIVERTED and now - standing.since >= settings.persist_broadcast
+    return lasts and wanted(lately, settings) >= Step.DIVERTED
 
 
 def _up(standing: Standing, step: Step, evidence: list[Evidence], settings: LadderSettings, now: float) -> Standing:

@@ -89,6 +89,8 @@ class LadderSettings:
     held: float = 6.0
     suspended: float = 8.0
     relief: float = 0.6  # a step is prolonged at so much of what it took to reach it
+    persist_broadcast: float = 15.0  # how long a broadcast may go on after it was diverted, before it is HELD
+    goes_on: float = 10.0  # messages' worth of marketing in the last minute that are a broadcast which goes on
     persist: float = 600.0  # how long HELD must last before SUSPENDED
     hold_watched: float = HOUR
     hold_slowed: float = HOUR

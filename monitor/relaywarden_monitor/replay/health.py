@@ -9,7 +9,7 @@ Known limit: what happens in the last hour of the window counts as long as a par
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,11 +20,11 @@ from relaywarden.ledger.records import HOUR_MS
 from relaywarden.tenants import Tenant
 from relaywarden_monitor import judge
 from relaywarden_monitor.judge import Finding, Standing
-from relaywarden_monitor.notify.alerts import Level, Reading
+from relaywarden_monitor.notify.alerts import Reading
 from relaywarden_monitor.standings import QUARANTINE
 
 _BAD = (outcomes.INVALID, outcomes.BLOCKED, "complained")
-STEP = {"divert": "diverted", "suspend": "suspended"}
+STEP = {"divert": "diverted", "hold": "held", "suspend": "suspended"}
 
 
 class Looked(NamedTuple):
@@ -33,7 +33,7 @@ class Looked(NamedTuple):
     readings: list[Reading]
     begun: Standing | None = None  # something would be done about the tenant from now on
     why_not: str = ""  # but the configuration forbids it
-    ended: Standing | None = None
+    ended: bool = False  # what was done is over
 
 
 @dataclass(slots=True)
@@ -115,26 +115,14 @@ class Health:
             window.only_told = why
             return Looked(readings, after if news else None, why)
         window.standing, window.only_told = after, ""
-        ended = before if window.open and before is not None and not before.holds(now_ms) else None
-        window.open = window.open and ended is None
+        ended = window.open and (before is None or not before.holds(now_ms))
+        window.open = window.open and not ended
         return Looked(readings, ended=ended)
 
     def _why_not(self, tenant: Tenant, standing: Standing) -> str:
         if tenant.mode is Mode.OBSERVE:
             return "mode observe"
         return f"there is no pool called {QUARANTINE}" if standing.action == "divert" and not self._can_divert else ""
-
-
-def standing_reading(name: str, standing: Standing, level: Level) -> Reading:
-    """In the words of the book of alerts, as the monitor says it."""
-    step = STEP[standing.action]
-    what = f"tenant {name} is {step}: {standing.reason}" if level is Level.ACT else f"tenant {name} is no longer {step}"
-    return Reading(f"tenant:{name}:standing", level, name, what, {"times": standing.times})
-
-
-def bad(names: Iterable[str]) -> bool:
-    """Whether there is anything among these that can be held against a tenant."""
-    return any(name in _BAD for name in names)
 
 
 def _may_fail(health: HealthSettings, total: Counter[str]) -> bool:

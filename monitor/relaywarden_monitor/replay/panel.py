@@ -3,15 +3,16 @@
 The caller moves time: `hear`, `observe` and `outcomes` take what happened, `turn` has the patterns judge, `look` the health,
 and tells what is over.  What they decide goes into the tally; nothing is carried out, `step` says where a tenant stands.
 
-Notices are those of the monitor: first crossings and recoveries, by the same keys; steps of the patterns have the key
-`tenant:NAME:patterns`, told as `warn` for watched and `act` beyond.
+Notices are those of the monitor: first crossings and recoveries, by the same keys.  What is only watched or said is not told.
 
 Known limits: no person says a word.  Members that would be paused go on carrying mail in the history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
 
 from relaywarden.config.settings import Mode, Settings
 from relaywarden.outcomes import Amounts
@@ -24,13 +25,17 @@ from relaywarden_monitor.notify.alerts import AlertBook, Level, Reading
 from relaywarden_monitor.oversight import CALM_SECONDS
 from relaywarden_monitor.patterns.engine import Change, Engine
 from relaywarden_monitor.patterns.ladder import Step
+from relaywarden_monitor.patterns.settings import PatternSettings
 from relaywarden_monitor.patterns.traffic import Slice
 from relaywarden_monitor.react import Kind, Reaction, Reactions
-from relaywarden_monitor.replay.health import STEP, Health, standing_reading
+from relaywarden_monitor.replay.health import STEP, Health
 from relaywarden_monitor.replay.tally import Stepped, Tally, TenantTally, Told
+from relaywarden_monitor.standings import QUARANTINE
 from relaywarden_monitor.verdict import Scope
 
 _MOST_MEMBER_NOTICES = 1000
+_REASONS = 4  # in a notice
+_DEFAULTS = PatternSettings()
 
 
 class Panel:
@@ -40,7 +45,8 @@ class Panel:
         self._directory, self._tally = directory, tally
         self._pools = {member: pool for pool, values in settings.pools.items() for member in values.members}
         self._engine, self._bursts = Engine(), Bursts()
-        self._health = Health(settings)
+        self._engine.of = _constants(directory)
+        self._health, self._can_divert = Health(settings), QUARANTINE in settings.pools
         self._reactions = Reactions(settings.react, self._pools, self._others)
         self._alerts = AlertBook(CALM_SECONDS)
         self._at = 0.0  # of what is being heard
@@ -93,11 +99,8 @@ class Panel:
         self._engine.observe(piece)
 
     def turn(self, now: float, names: Iterable[str] | None = None) -> list[Change]:
-        """Have the patterns judge."""
-        changes = self._engine.turn(now, names)
-        for change in changes:
-            self._changed(change)
-        return changes
+        """Have the patterns judge; the steps that would have been taken."""
+        return [change for change in self._engine.turn(now, names) if self._changed(change)]
 
     def look(self, now: float) -> None:
         """Have the health judged of those of whom something was counted, and of those that wait for an end."""
@@ -123,26 +126,23 @@ class Panel:
             self._tell(reading, now)
         if found.begun is not None:
             self._acted(tenant, found.begun, found.why_not, now)
-        elif found.ended is not None:
-            self._tell(standing_reading(name, found.ended, Level.NONE), now)
+        elif found.ended and not self.step(name, now):
+            self._tell(_ended(name), now)
 
     def _see_ends(self, name: str, now: float) -> None:
         alerting = self._alerts.alerting
         if f"tenant:{name}:invalid" in alerting and self._bursts.level(name, now) is Level.NONE:
             self._tell(Reading(f"tenant:{name}:invalid", Level.NONE, name, f"the burst of tenant {name} is over"), now)
-        if f"tenant:{name}:patterns" in alerting and name not in self._stepped:
-            self._tell(Reading(f"tenant:{name}:patterns", Level.NONE, name, f"tenant {name} is back to normal"), now)
-        if f"tenant:{name}:standing" in alerting and not self._health.word(name, int(now * 1000)):
-            self._tell(
-                Reading(f"tenant:{name}:standing", Level.NONE, name, f"nothing is done about tenant {name} any more"), now
-            )
+        if f"tenant:{name}:standing" in alerting and not self.step(name, now):
+            self._tell(_ended(name), now)
 
     def _acted(self, tenant: Tenant, standing: Standing, why_not: str, now: float) -> None:
         text = standing.reason + (f"; only said: {why_not}" if why_not else "")
         step = Stepped(now, standing.until_ms / 1000, "normal", STEP[standing.action], "health", text, done=not why_not)
         self.tally(tenant).step(step)
         if not why_not:
-            self._tell(standing_reading(tenant.name, standing, Level.ACT), now)
+            what = f"tenant {tenant.name} is {STEP[standing.action]}: {standing.reason}"
+            self._tell(Reading(f"tenant:{tenant.name}:standing", Level.ACT, tenant.name, what), now)
 
     def _changed(self, change: Change) -> bool:
         """Write a step down; whether it would have been taken, not only said."""
@@ -210,6 +210,24 @@ class Panel:
             self.tally(tenant).tell(told)
         elif len(self._tally.members) < _MOST_MEMBER_NOTICES:
             self._tally.members.append(told)
+
+
+def _ended(name: str) -> Reading:
+    return Reading(f"tenant:{name}:standing", Level.NONE, name, f"tenant {name} stands as normal again")
+
+
+def _constants(directory: Directory) -> Callable[[str], PatternSettings]:
+    """The ramp of each tenant, by its plan."""
+
+    @lru_cache(maxsize=100)
+    def ramp(start: int, growth: float) -> PatternSettings:
+        return replace(_DEFAULTS, learning=replace(_DEFAULTS.learning, ramp_start=start, ramp_growth=growth))
+
+    def of(name: str) -> PatternSettings:
+        tenant = directory.by_name(name)
+        return _DEFAULTS if tenant is None else ramp(tenant.patterns.start, tenant.patterns.growth)
+
+    return of
 
 
 def _subject(key: str) -> str:

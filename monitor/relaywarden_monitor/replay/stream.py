@@ -22,12 +22,11 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from relaywarden.config.settings import Mode, Settings
+from relaywarden.config.settings import Settings
 from relaywarden.feedback import Tokens
 from relaywarden.ledger.operations import Account, recipient_digest
 from relaywarden.limits import Scope
 from relaywarden.logs import event
-from relaywarden.standing import SLOWED
 from relaywarden.tenants import Directory, Tenant
 from relaywarden_monitor.attribute import Attributor, Counted, Judged
 from relaywarden_monitor.classify.classifier import Classifier
@@ -204,8 +203,8 @@ class Stream:
         tenant, till = self._directory.by_name(name), self._tills.get(name)
         if tenant is None or till is None:
             return
-        slow = step is Step.SLOWED and tenant.mode is not Mode.OBSERVE
-        till.state = {"slow": {"factor": SLOWED, "until_ms": int(until * 1000) if until else None}} if slow else {}
+        entry = {"factor": tenant.patterns.slow, "until_ms": int(until * 1000) if until else None}
+        till.state = {"slow": entry} if step is Step.SLOWED else {}
 
     def _accept(self, mail: _Waiting) -> None:
         """A message is new in the queue."""

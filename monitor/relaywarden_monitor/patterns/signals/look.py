@@ -12,10 +12,11 @@ from relaywarden_monitor.patterns.evidence import Evidence
 from relaywarden_monitor.patterns.record import Record
 from relaywarden_monitor.patterns.settings import PatternSettings
 from relaywarden_monitor.patterns.templates import Template
-from relaywarden_monitor.patterns.windows import DAY, FIELDS, QUARTER, RECIPIENTS, SPANS
+from relaywarden_monitor.patterns.windows import BULK, DAY, FIELDS, MESSAGES, MINUTE, QUARTER, RECIPIENTS, SPANS
 
 _NOTHING = [0.0] * FIELDS
 _NEARLY_ALL = 0.9
+_BUSINESS = 0.35  # content score that business mail hardly has on average
 _MARGIN, _ROOM = 0.1, 0.6
 
 
@@ -39,6 +40,11 @@ class Look:
         """The last quarter of an hour alone."""
         amounts = [*self.amounts[: QUARTER + 1], _NOTHING, _NOTHING]
         return Look(self.record, self.settings, self.now, amounts, self.templates)
+
+    def broadcasts(self) -> bool:
+        """Whether marketing came in numbers in the last minute: its scores beyond what business mail would have."""
+        minute = self.amounts[MINUTE]
+        return minute[BULK] - _BUSINESS * minute[MESSAGES] >= self.settings.ladder.goes_on
 
     @property
     def settled(self) -> bool:
