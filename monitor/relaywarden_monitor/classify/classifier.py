@@ -168,7 +168,8 @@ def _verdict(rule: Rule, said: Reply, provider: str) -> Verdict:
         blame=rule.blame,
         severity=rule.severity,
         wait=rule.wait,
-        provider=provider,
+        # What only one provider writes names it, where neither host nor marks did.
+        provider=next(iter(rule.providers)) if provider == OTHER and len(rule.providers) == 1 else provider,
         rule=rule.name,
         temporary=first == 4 if first else CATEGORIES[rule.category].passing,
         own=rule.own,
