@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import time
@@ -32,12 +31,11 @@ from typing import Any
 import simulate
 from relaywarden_monitor.patterns.engine import Engine, Step
 from simulation.misuse import KINDS
-from simulation.scoring import Caught, Judge, Score, Wrong
+from simulation.scoring import Caught, Judge, Score, Wrong, at_most
 
 PER_DAYS = 20_000
 MOST_WRONG = 1.0  # steps per PER_DAYS, of which there must be fewer
 _TOLD = 10
-_CONFIDENCE = 0.05
 _STEPS = [step.name for step in Step]
 
 Job = tuple[int, int, int, float, bool]  # seed, tenant, days, detail, exact
@@ -99,19 +97,6 @@ def failures(result: dict[str, Any]) -> list[str]:
     return found
 
 
-def at_most(count: int) -> float:
-    """The highest mean that makes so few events a chance of 5 % (Poisson; found by halving)."""
-    low, high = float(count), count + 10 + 4 * count**0.5
-    for _ in range(50):
-        mean = (low + high) / 2
-        term = chance = math.exp(-mean)
-        for number in range(1, count + 1):
-            term *= mean / number
-            chance += term
-        low, high = (mean, high) if chance > _CONFIDENCE else (low, mean)
-    return high
-
-
 def table(result: dict[str, Any]) -> Iterator[str]:
     """For people."""
     head = f"{'honest sort':20}{'tenants':>9}{'days':>10}{'steps':>7}{'per 20,000':>12}"
@@ -127,7 +112,7 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     yield f"{'misuse':20}{'cases':>7}{'in time':>9}{'target':>8}{'met':>7}{'seconds':>10}{'messages':>10}  final steps"
     for kind, amounts in result["misuse"].items():
         target = f"{amounts['target']:.0%}" if amounts["target"] else "-"
-        final = ", ".join(f"{count} {step}" for step, count in result["confusion"][kind].items() if count)
+        final = ", ".join(f"{count} {step}" for step, count in amounts["final"].items())
         yield (
             f"{kind:20}{amounts['cases']:>7}{amounts['share']:>9.1%}{target:>8}{amounts['met']:>7.1%}"
             f"{_number(amounts['seconds']):>10}{_number(amounts['messages']):>10}  {final}"
@@ -147,6 +132,7 @@ def _kind(kind: str, cases: list[Caught]) -> dict[str, Any]:
         "cases": len(cases), "share": sum(case.in_time for case in cases) / len(cases), "target": KINDS[kind].share,
         "met": len(seconds) / len(cases), "seconds": statistics.median(seconds) if seconds else None,
         "messages": statistics.median(messages) if messages else None,
+        "final": {step: count for step in _STEPS if (count := sum(case.final == step for case in cases))},
     }  # fmt: skip
 
 

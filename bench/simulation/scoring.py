@@ -8,11 +8,13 @@ What counts as honest: all days until misuse begins; of tenants that are simply 
 fourteen (an operator observes while the relay is new to the monitor; these are told apart), and without the two days of a
 granted bout.  A retry storm may be SLOWED, no more: such steps are told apart too.
 
-Known limits: a tenant is not judged on after its misuse.  While nothing is sent there are no turns, so a step ends late.
+Known limits: a tenant is not judged on after its misuse.  While nothing is sent there are no turns, so a step ends late.  A
+tenant that stands at SLOWED already when misuse begins counts as met.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -26,6 +28,7 @@ LEARNING = 14  # days
 RELEVANT = Step.SLOWED
 NEWCOMERS = ("onboarding",)  # sorts whose first days are the point
 TOLERATED = ("retries",)  # labels during which SLOWED is no error
+_CONFIDENCE = 0.05
 _AFTER = 120.0  # seconds that the engine may still react after the misuse
 _GRANTED_DAYS = 2
 
@@ -69,6 +72,19 @@ class Score:
     watched: int = 0  # times that the honest tenant was watched
     highest: Counter[tuple[str, str]] = field(default_factory=Counter)  # (label of a bout, highest step meanwhile)
     caught: Caught | None = None
+
+
+def at_most(count: int) -> float:
+    """The highest mean that makes so few events a chance of 5 % (Poisson; found by halving)."""
+    low, high = float(count), count + 10 + 4 * math.sqrt(count)
+    for _ in range(50):
+        mean = (low + high) / 2
+        term = chance = math.exp(-mean)
+        for number in range(1, count + 1):
+            term *= mean / number
+            chance += term
+        low, high = (mean, high) if chance > _CONFIDENCE else (low, mean)
+    return high
 
 
 class Judge:

@@ -18,6 +18,7 @@ from relaywarden.content import lexicon
 from relaywarden.content.text import Headers, Look, header_text
 
 _MOST_WORDS, _LAST_WORDS = 500, 150
+_SHORT = 120  # words
 BULK_KINDS = ("promo", "cta", "news", "engage", "product", "footer")
 BUSINESS_KINDS = ("order", "payment", "account", "booking", "notice", "person")
 _FOLDED = bytes(octet + 32 if 65 <= octet <= 90 else 32 if octet < 97 or 122 < octet < 128 else octet for octet in range(256))
@@ -135,9 +136,10 @@ def _body(seen: Look, found: Measured) -> None:
     values, visible = found.values, seen.visible
     shape = visible.translate(_SHAPE)
     stems = _stems(visible)
+    thinner = math.sqrt(max(len(stems), _SHORT) / _SHORT)  # a long text has words of every kind
     for kind, words in _kinds(stems).items():
         # Receipts have footers as long as a mailing's: more words of it say nothing more.
-        values[kind] = min(len(words), 4) / 2 if kind != "footer" else 1.0
+        values[kind] = min(len(words) / thinner, 4.0) / 2 if kind != "footer" else 1.0
         found.words[kind] = words[:3]
     if not _GREETINGS.isdisjoint(stems[:60]):
         values["greeting"] = 1.0
@@ -174,10 +176,14 @@ def _together(found: Measured) -> None:
     values["balance"] = (bulk - business) / (bulk + business + 1.0)
     if values.get("prices") and not values.get("payment") and not values.get("order"):
         values["prices_alone"] = 1.0
-    if bulk == 0.0 and not values.get("subject_bulk"):
+    if bulk == 0.0 and not values.get("subject_bulk") and not values.get("footer"):
         values["no_bulk_words"] = 1.0
     if business == 0.0 and not values.get("subject_business"):
         values["no_business_words"] = 1.0
+    if business <= 0.5 and not values.get("subject_business") and values.get("footer"):
+        values["footer_alone"] = 1.0 - business
+    if bulk > 2 * business and values.get("footer"):
+        values["mailing"] = 1.0
 
 
 def _any(signs: tuple[bytes, ...], octets: bytes) -> bool:

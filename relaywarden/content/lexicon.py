@@ -9,10 +9,11 @@ Lines: English, German, French, Spanish, Italian, Portuguese, Dutch, Polish, Sca
 
 from __future__ import annotations
 
-STEM = 6
+STEM = 7
 
 _TABLE: dict[str, str] = {
     "promo": """
+partire da;vanaf;zu gewinnen;partir de;à partir;dès;cash back;cashback;trade in;packages from;our pick;stylists;le menu;ab nur;schnell sein;lohnt sich;op is;selection;sélection;
 half price;price drop;was now;low rates;pre approved;pre selected;apr;a month;per month;mo;free spins;spins;casino;slots;betting;crypto;investment opportunity;backlinks;seo;pills;viagra;weight loss;vip;
 limited stock;limited spots;limited edition;stock up;double points;points;perks;free gift;free delivery;complimentary;treat yourself;getaway;getaways;escape;test drive;showroom;dealer;new in;fresh;collection;styles;outfit;lookbook;gift guide;
 gifts;holiday gift;summer;spring sale;hot deals;super sale;season sale;buy one;get one;one free;from only;starting at;prices from;save more;big savings;today only;hours only;days left;only today;offre spéciale;nur solange;solange der;
@@ -56,7 +57,7 @@ shop nu;koop nu;bestel nu;ontdek;ontdekken;lees meer;meer weten;bekijk de;bekijk
 kup teraz;kupuję;sprawdź;zobacz więcej;dowiedz się;odkryj;czytaj więcej;czytaj dalej;zamów teraz;zapisz się;do sklepu;
 köp nu;handla nu;läs mer;upptäck;køb nu;læs mere;kjøp nå;les mer;oppdag;opdag""",
     "news": """
-this season;new season;programme;exhibition;exhibitions;concert;concerts;tour dates;tickets on;premiere;volunteer;supporters;dear supporters;dear friend;dear friends;dear parents;dear members;impact;our mission;sign the;sign our;vote;
+this season;new season;programme;exhibition;exhibitions;concert;concerts;tour dates;tickets on;premiere;volunteer;dear supporters;dear friend;dear friends;dear parents;dear members;impact;our mission;sign the;sign our;vote;
 need to;good morning;what we;we read;reading list;long read;interview;essay;column;links we;top 10;top ten;ways to;tips for;how to;near you;new jobs;job alert;listings;new homes;homes for;properties;people you;suggestions;suggested;trending in;
 who viewed;your network;guten morgen;lesetipp;buchtipp;konzert;konzerte;ausstellung;programm;spendenaktion;bonjour à;exposition;exposiciones;exposición;conciertos;concerti;mostra;mostre;programma;exposições;concertos;tentoonstelling;concerten;
 goedemorgen;belangrijkste;wystawa;koncert;koncerty;gratis webinar;bezpłatny webinar;
@@ -77,7 +78,7 @@ nyhetsbrev;nyhedsbrev;denna vecka;denne uge;nyheter;nyheder;veckans;ugens;ukens;
     "engage": """
 survey;feedback;your opinion;rate us;rate your;rate our;how likely;how satisfied;satisfied;recommend us;recommend you;your thoughts;we miss;miss you;missed you;
 come back;happy birthday;your birthday;birthday;anniversary;refer a;invite friends;tell us;left something;your cart;waiting in;still interested;
-haven been;been a;long time;us know;we d;review your;a review;leave a;questionnaire;cart misses;forget something;still thinking;you left;
+haven been;been a;long time;us know;we d;review your;a review;leave a;cart misses;forget something;still thinking;you left;
 umfrage;deine meinung;ihre meinung;meinung;bewerten;bewertung;weiterempfehlen;wir vermissen;vermissen;geburtstag;zufrieden;warenkorb;freunde werben;wie zufrieden;
 votre avis;avis;enquête;sondage;satisfait;recommander;vous nous;nous manquez;anniversaire;votre panier;panier;parrainez;
 encuesta;tu opinión;su opinión;opinión;valora;te echamos;echamos de;cumpleaños;satisfecho;tu carrito;carrito;recomendarías;te extrañamos;
@@ -171,6 +172,7 @@ boeking;boekingsnummer;reservering;afspraak;je afspraak;uw afspraak;vlucht;vertr
 rezerwacja;rezerwacji;rezerwację;wizyta;wizyty;wizytę;lot;odlot;wyjazd;przyjazd;miejsce;pasażer;nocy;bilet;bilety;odwołana;
 bokning;bokningsnummer;reservation;avgång;afgang;ankomst;tid hos;din tid;din aftale;din time""",
     "notice": """
+online banking;session;postfach;posteingang;new document;neues dokument;your plate;
 please contact;contact the;call us;dear customer;dear resident;do not reply;your portal;patient;doctor;clinic;school office;class;student;council;permit;decision;deadline;due by;approved;declined;rejected;completed;resolved;investigating;scheduled maintenance;
 latency;error;errors;deploy;commit;pipeline;expires on;renew;your licence;your license;tax office;your file;your records;affected;third party;reviewed;review the;we will pay;leave request;your manager;shift;
 ticket number;support ticket;support request;case number;your case;reference number;your application;your claim;policy number;your contract;your request;we received;have received;has received;terms of;privacy policy;
