@@ -83,9 +83,11 @@ bench-monitor: packages-test venv ## The monitor, end to end into the ledger, on
 # Public labelled data; where it lies: bench/README.rst.
 DATA ?= ../shared/data
 
-evaluate: venv ## Score classification of replies and reports against labelled data (DATA=folder).
+evaluate: venv ## Score replies, reports and streams against labelled data (DATA=folder), and patterns on simulated tenants.
 	$(BIN)/python bench/evaluate_replies.py --data $(DATA)/replies
 	$(BIN)/python bench/evaluate_reports.py $(DATA)/arf/resources/arf
+	$(BIN)/python bench/evaluate_streams.py --data $(DATA)/templates
+	$(BIN)/python bench/evaluate_patterns.py --json docs/evaluate-patterns.json
 
 # Campaigns take long; their last result is in docs/campaigns.rst.
 fuzz: packages-test venv ## 200,000 hostile inputs each for policyd, milter and reports, and long runs of the property tests.

@@ -33,7 +33,7 @@ from relaywarden.errors import ConfigError, Problem
 
 LARGEST: Final = 64 * 2**20  # bytes of a file
 LONGEST: Final = 3600.0  # seconds that a file is written
-KEPT: Final = 2 * 86_400.0  # seconds after its last change
+KEPT: Final = 7 * 86_400.0  # seconds after its last change
 _BLOCK = 1024 * 1024
 _LONGEST_HEADER = 64 * 1024
 _NAMES = "pmta-*.csv*"

@@ -18,7 +18,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
-import os
 import signal
 import socket
 import threading
@@ -37,6 +36,7 @@ from relaywarden_monitor import meters
 from relaywarden_monitor.attribute import Attributor, Counted
 from relaywarden_monitor.classify.classifier import Classifier
 from relaywarden_monitor.docket import Docket
+from relaywarden_monitor.ingest.source import NotNowError
 from relaywarden_monitor.oversight import Oversight
 from relaywarden_monitor.reporting import ReportDesk
 from relaywarden_monitor.sources import listeners, maildirs, sources
@@ -50,12 +50,13 @@ _AFTER_FAULT = 5.0  # seconds
 
 def serve(path: Path, settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; raises RelaywardenError for what it cannot start with."""
-    only = _only_one(settings)
+    only = _only_ones(settings)
     gc.set_threshold(GARBAGE)
     try:
         Server(path, settings).run()
     finally:
-        only.close()
+        for lock in only:
+            lock.close()
 
 
 class Rules:
@@ -82,7 +83,7 @@ class Server:
         self._steppers = [
             Stepper(source, self._ledger, self._docket, self._stop.wait, sift=sift, remember_ms=monitor.remember,
                     history_ms=monitor.history)
-            for source in sources(monitor)
+            for source in sources(settings)
         ]  # fmt: skip
         self._quiet_until: dict[str, float] = {}
         self._oversight = Oversight(settings, self._ledger)
@@ -145,6 +146,8 @@ class Server:
             return work()
         except Stopped:
             return False
+        except NotNowError as error:
+            event(log, logging.WARNING, "tried again in a moment", part=name, error=error)
         except StoreUnavailableError as error:
             event(log, logging.WARNING, "the store does not answer", part=name, error=error)
         except Exception:
@@ -185,14 +188,19 @@ def _measure(counted: Counted) -> None:
         meters.OUTCOMES.labels(name).inc(amount)
 
 
-def _only_one(settings: Settings) -> socket.socket:
-    """Held while the monitor runs: a name in the kernel's own space, which goes with the process, however that ends."""
-    what = "\0".join((settings.store, *settings.monitor.postfix_log, *settings.monitor.accounting))
-    name = hashlib.sha256(f"{os.getuid()}\0{what}".encode()).hexdigest()[:32]
-    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        lock.bind(f"\0relaywarden-monitor-{name}")
-    except OSError as error:
-        lock.close()
-        raise RelaywardenError("another monitor reads these sources into this ledger; stop it first") from error
-    return lock
+def _only_ones(settings: Settings) -> list[socket.socket]:
+    """Held while the monitor runs, one for each source: names in the kernel's own space, which go with the process."""
+    monitor = settings.monitor
+    places = [*(source.name for source in sources(settings)), *map(str, monitor.maildir), *map(str, monitor.listen)]
+    locks: list[socket.socket] = []
+    for place in places:
+        name = hashlib.sha256(f"{settings.store}\0{place}".encode()).hexdigest()[:32]
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        locks.append(lock)
+        try:
+            lock.bind(f"\0relaywarden-monitor-{name}")
+        except OSError as error:
+            for held in locks:
+                held.close()
+            raise RelaywardenError(f"another monitor reads {place} into this ledger; stop it first") from error
+    return locks

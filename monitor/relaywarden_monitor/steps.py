@@ -52,7 +52,7 @@ from relaywarden_monitor.patterns.sent import Sent
 
 log = logging.getLogger(__name__)
 BOOK, POSITIONS = "!monitor", "positions"
-ROWS = "!rows"  # the books of accounting rows that were counted, by their digests
+ROWS = "!rows:"  # and the first digit: the books of accounting rows that were counted, by their digests
 _ROWS_KNOWN_MS = 3 * 86_400_000
 _MOST_TOGETHER = 500  # operations in one batch: while a transaction of SQLite lasts, policyd waits
 _RETRY_SECONDS = 1.0
@@ -126,14 +126,10 @@ class Stepper:
                 self._save(state)
         changed = self._docket.changed()
         self._learn(changed, counted)
-        self._apply_all(
-            [
-                *self._once(counted),
-                *(Suppress(name, entries) for name, entries in counted.suppressions.items()),
-                *self._stories(changed),  # after what they keep from being counted again
-                *self._reports(counted),
-            ]
-        )
+        suppressions = (Suppress(name, entries) for name, entries in counted.suppressions.items())
+        self._apply_all([*self._once(counted), *suppressions])
+        # In a batch of their own: they keep things from being counted again, and the nodes of a cluster keep no order.
+        self._apply_all([*self._stories(changed), *self._reports(counted)])
         self._docket.written(changed)
         return counted
 
@@ -142,13 +138,18 @@ class Stepper:
         digests: Sequence[bytes] = getattr(chunk, "digests", ())
         if not digests:
             return chunk.events
-        names = tuple(digest.hex() for digest in digests)
-        found: list[bool] = []
+        names = [digest.hex() for digest in digests]
+        fresh: set[str] = set()
         for start in range(0, len(names), _MOST_TOGETHER):
-            claim = Claim(ROWS, names[start : start + _MOST_TOGETHER], f"{self.source.name}.{tag}", _ROWS_KNOWN_MS)
-            (claimed,) = self._apply([claim])
-            found += claimed.fresh if isinstance(claimed, Claimed) else ()
-        return [item for item, is_fresh in zip(chunk.events, found, strict=True) if is_fresh]
+            shelves: dict[str, dict[str, None]] = {}  # by the first digit: in a cluster they are on several nodes
+            for name in names[start : start + _MOST_TOGETHER]:
+                shelves.setdefault(name[0], {})[name] = None
+            tag_of_step = f"{self.source.name}.{tag}"
+            claims = [Claim(ROWS + digit, tuple(some), tag_of_step, _ROWS_KNOWN_MS) for digit, some in shelves.items()]
+            for claim, claimed in zip(claims, self._apply(claims), strict=True):
+                if isinstance(claimed, Claimed):
+                    fresh.update(name for name, is_fresh in zip(claim.names, claimed.fresh, strict=True) if is_fresh)
+        return [item for item, name in zip(chunk.events, names, strict=True) if name in fresh]
 
     def _recall(self, events: Sequence[Event]) -> None:
         """Put on the docket what the log said of messages that were accepted before this chunk; not what reports said."""

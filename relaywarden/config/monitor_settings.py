@@ -32,7 +32,8 @@ class JournalSettings(Table):
     """The journal of systemd as a source of Postfix' log lines."""
 
     matches: TextList = Field(
-        ["SYSLOG_FACILITY=2"], description="journalctl matches that select Postfix' lines (facility 2: mail)"
+        ["_SYSTEMD_UNIT=postfix@-.service", "_SYSTEMD_UNIT=postfix.service"],
+        description="journalctl matches that select Postfix' lines; those of fields that begin with _ no other program can forge",
     )
     directory: Path | None = Field(None, description="journal directory, where it is not this host's own")
 
@@ -64,6 +65,7 @@ class MonitorSettings(Table):
         [],
         description="hosts or addresses of our own next hop, such as PowerMTA: what Postfix delivers to them is not delivered yet",
     )
+    host: str = Field("", description="name of this host among several that share a Redis; default: the machine's id")
     interval: Milliseconds = Field(1_000, description="how often sources are looked at and standings judged")
     remember: Milliseconds = Field(2 * _DAY, description="how long `explain` can tell a message's story")
     history: Milliseconds = Field(35 * _DAY, description="how long hourly counters are kept")

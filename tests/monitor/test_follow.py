@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from hypothesis import strategies as st
 
 from relaywarden_monitor.ingest.follow import LineFollower
 from relaywarden_monitor.ingest.records import LONGEST
-from relaywarden_monitor.ingest.siblings import Rotated
+from relaywarden_monitor.ingest.siblings import Found, Rotated
+from relaywarden_monitor.ingest.source import NotNowError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
@@ -453,3 +455,35 @@ def rotate(log: Log, how: str, suffix: str) -> None:
     shutil.copyfile(log.path.parent / "mail.log.1", log.path)
     log.read(2)
     os.truncate(log.path, 0)
+
+
+class Renamed:
+    """A finder that looks in the very moment of a rename: what it names is not there any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.live: Path | None = path
+        self._rotated, self._path, self.now = Rotated(path), path, False
+
+    def files(self) -> list[Found]:
+        found = self._rotated.files()
+        return [replace(one, path=self._path.with_suffix(".gone")) for one in found] if self.now else found
+
+
+def test_a_file_that_is_renamed_while_it_is_looked_for_is_not_given_up(tmp_path: Path) -> None:
+    """What is to be read again after a crash may be under another name in that moment."""
+    log = tmp_path / "mail.log"
+    log.write_bytes(b"".join(b"line %d of a log that is long enough to be told from others\n" % n for n in range(40)))
+    first = LineFollower(Rotated(log))
+    first.open(None)
+    cut = first.read(100)
+    assert cut is not None
+    finder = Renamed(log)
+    again = LineFollower(finder)
+    again.open(None)
+    finder.now = True
+    with pytest.raises(NotNowError, match="cannot be read now"):
+        again.read(100, cut.position)
+    finder.now = False
+    found = again.read(100, cut.position)
+    assert found is not None
+    assert found.records == cut.records

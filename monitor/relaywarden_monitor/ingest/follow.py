@@ -29,12 +29,13 @@ from relaywarden_monitor.ingest.fingerprint import Marks
 from relaywarden_monitor.ingest.reading import Reading, Taken
 from relaywarden_monitor.ingest.records import LINES, Form
 from relaywarden_monitor.ingest.siblings import Finder, Found
-from relaywarden_monitor.ingest.source import Position
+from relaywarden_monitor.ingest.source import NotNowError, Position
 
 KEEP: Final = 256  # marks
 _log = logging.getLogger(__name__)
 _MOST_COMPLAINTS = 100
 _SETTLED_NS = 1_000_000_000  # changes within one tick of the clock look the same, so younger ones are not trusted
+_MOST_MISSED = 20  # looks for a cut that is to be read again, while some file cannot be read; then it is given up
 _STALE_NS = 60 * 1_000_000_000  # nobody finishes a line in a rotated file after so long
 
 
@@ -74,6 +75,7 @@ class LineFollower:
         self._seen: dict[tuple[int, int], _Seen] = {}
         self._current: Reading | None = None
         self._complained: set[Path] = set()
+        self._missed = 0
 
     def open(self, position: Position | None) -> None:
         """Begin at this position; raises nothing."""
@@ -229,15 +231,20 @@ class LineFollower:
         except (ValueError, TypeError, KeyError, IndexError) as error:
             logs.event(_log, logging.ERROR, "not a position of files; nothing is read again", error=repr(error))
             return Cut([], b"", time.time(), until)
-        cut = None
+        cut, trouble = None, ""
         for found in self._finder.files():
             try:
                 with Reading(found.path, self._form, self._marks) as reading:
                     if reading.is_at(goal) and (taken := reading.take(0, goal.offset)) and taken.mark.offset == goal.offset:
                         cut = Cut(taken.records, taken.header, reading.content.status.st_mtime, until)
                         break
-            except OSError as error:
+            except OSError as error:  # it may be the one: a file that is renamed now, or cannot be opened for a moment
+                trouble = f"{found.path}: {error.strerror or error}"
                 self._complain(found.path, error.strerror or str(error))
+        if cut is None and trouble and self._missed < _MOST_MISSED:
+            self._missed += 1
+            raise NotNowError(f"what was being read when the monitor ended cannot be read now: {trouble}")
+        self._missed = 0
         if not cut:
             logs.event(
                 _log, logging.ERROR, "what was read before a crash is in no file any more and stays uncounted", until=goal

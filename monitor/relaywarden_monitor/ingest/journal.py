@@ -25,13 +25,14 @@ from relaywarden_monitor.events import Event
 from relaywarden_monitor.ingest.journalctl import Entry, Journalctl, JournalError
 from relaywarden_monitor.ingest.postfixline import from_parts
 from relaywarden_monitor.ingest.postfixlog import PostfixLog
-from relaywarden_monitor.ingest.source import Chunk, Position
+from relaywarden_monitor.ingest.source import Chunk, NotNowError, Position
 
 _WAIT = 0.05  # seconds that the next entry may take before a chunk ends
 _WAIT_AGAIN = 5.0  # the same when a chunk is read again, whose entries are known to have been there
 _START = 0.5  # seconds that journalctl may take to begin
 _RENEW = 600.0  # seconds after which an idle journalctl is started anew
 _RETRY = 10.0
+_MOST_MISSED = 20  # looks for entries that are to be read again while journalctl fails; then they are given up
 _CLOCK_STEP = 120_000_000  # microseconds by which entries may be out of order, because the clock was set back
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class JournalSource:
         self._running: Journalctl | None = None
         self._started, self._retry_at, self._complaint = 0.0, 0.0, ""
         self._cursor, self._logged = "", 0
+        self._missed = 0
         self._expected = self._bad_cursor = False
 
     def open(self, position: Position | None) -> None:
@@ -102,6 +104,10 @@ class JournalSource:
             found.append((entry.logged, self._taken(entry)))
             if entry.cursor == until["cursor"]:
                 break
+        if self._cursor != until["cursor"] and self._running is None and self._missed < _MOST_MISSED:
+            self._missed += 1
+            raise NotNowError(f"{self.name}: entries that are to be read again cannot be read now: {self._complaint}")
+        self._missed = 0
         if self._cursor != until["cursor"]:
             found = [(logged, events) for logged, events in found if logged <= until["logged"]]
             logs.event(_log, logging.ERROR, "entries that were read before a crash are not in the journal any more",

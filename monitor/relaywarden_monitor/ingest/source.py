@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from relaywarden.errors import RelaywardenError
 from relaywarden_monitor.events import Event
 
 Position = dict[str, Any]  # JSON; a source's own business
@@ -25,6 +26,10 @@ class Chunk:
     records: int = 0
 
 
+class NotNowError(RelaywardenError):
+    """What is to be read again cannot be read now, but may be later: nothing was moved on."""
+
+
 class Source(Protocol):
     """One place that outcomes come from; used by one thread."""
 
@@ -35,7 +40,10 @@ class Source(Protocol):
         ...
 
     def read(self, most: int, until: Position | None = None) -> Chunk | None:
-        """Up to `most` records; None where nothing is new.  `until`: exactly to this position, as it was cut before."""
+        """Up to `most` records; None where nothing is new.  `until`: exactly to this position, as it was cut before.
+
+        Raises NotNowError, with `until` alone.
+        """
         ...
 
     def lag(self) -> int:
