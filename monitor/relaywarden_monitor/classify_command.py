@@ -1,4 +1,4 @@
-"""classify_command - `relaywarden classify`: what reply texts, bounce mails and complaints mean.
+"""classify_command - `relaywarden classify`: what reply texts, bounce mails, complaints and messages are.
 
 Replies come one a line from files or standard input, with a relay host and a tab before the reply where it is known.  Every
 line has its answer, in order, also an empty one; each is written at once, so that the command can stand in a pipe.  With
@@ -31,6 +31,7 @@ LONGEST_LINE = 65_536
 @click.argument("files", nargs=-1, type=click.Path(allow_dash=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--report", is_flag=True, help="The files are bounce and complaint mails.")
+@click.option("--message", is_flag=True, help="The files are messages: transactional or bulk mail?")
 @click.option(
     "--rules",
     "extra",
@@ -39,11 +40,20 @@ LONGEST_LINE = 65_536
     help="A file of your own rules, asked before the others; may be given more than once.",
 )
 @click.pass_context
-def classify(ctx: click.Context, files: tuple[Path, ...], as_json: bool, report: bool, extra: tuple[Path, ...]) -> None:
-    """Say what replies of mail servers mean, and which rule says so.
+def classify(
+    ctx: click.Context, files: tuple[Path, ...], as_json: bool, report: bool, message: bool, extra: tuple[Path, ...]
+) -> None:
+    """Say what replies of mail servers mean, and which rule says so; or what bounces, complaints and messages are.
 
     Reads replies from FILES or standard input, one a line; a relay host and a tab may stand before a reply.
     """
+    if report and message:
+        raise click.UsageError("--report and --message are about different files; choose one")
+    if message:
+        from relaywarden_monitor.message_command import classify_messages  # noqa: PLC0415 - needs no rules
+
+        classify_messages(files, as_json)
+        return
     settings = _settings(ctx.obj)
     classifier = Classifier.load([*extra, *(settings.monitor.rules if settings else ())])
     if report:

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from relaywarden.config import examine_monitor
 from relaywarden.config.load import load
 from relaywarden.config.settings import Settings
 from relaywarden.errors import ConfigError, RelaywardenError, StoreUnavailableError
@@ -102,6 +103,8 @@ class Server:
                 listener.start()
             event(log, logging.INFO, "ready", sources=",".join(self._rules.settings.monitor.sources),
                   tenants=len(self._rules.settings.tenants))  # fmt: skip
+            for remark in examine_monitor.remarks(self._rules.settings):
+                event(log, logging.WARNING, "note on the configuration", note=remark)
             while not self._stop.is_set():
                 self._turn()
         finally:
@@ -128,6 +131,7 @@ class Server:
             self._stop.wait(self._rules.settings.monitor.interval / 1000)
 
     def _step(self, stepper: Stepper) -> bool:
+        meters.LAG.labels(stepper.source.name).set(stepper.source.lag())  # also while the store is down
         records, counted = stepper.step(self._rules.attributor, MOST_RECORDS)
         if counted is None:
             meters.LAG.labels(stepper.source.name).set(0)

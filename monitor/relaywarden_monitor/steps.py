@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from relaywarden import story
 from relaywarden.errors import StoreUnavailableError
@@ -43,12 +43,15 @@ from relaywarden.ledger.records import (
 )
 from relaywarden.logs import event
 from relaywarden.outcomes import OUTCOMES
-from relaywarden_monitor.attribute import Attributor, Counted, short, ticket_text
+from relaywarden_monitor import meters
+from relaywarden_monitor.attribute import Attributor, Counted, ticket_text
 from relaywarden_monitor.docket import Docket, Message
-from relaywarden_monitor.events import Accepted, Event
+from relaywarden_monitor.events import Accepted, Complaint, Event
 from relaywarden_monitor.ingest.source import Chunk, Position, Source
 from relaywarden_monitor.patterns import sent
 from relaywarden_monitor.patterns.sent import Sent
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 BOOK, POSITIONS = "!monitor", "positions"
@@ -116,7 +119,7 @@ class Stepper:
 
     def _carry_over(self, chunk: Chunk, state: dict[str, Any], attributor: Attributor) -> Counted:
         events = self._fresh(chunk, state["tag"]) if self._sift else chunk.events
-        self._recall(events)
+        self._recall(events, attributor)
         counted = attributor.attribute(events, self._docket)
         hours = [hour for hour in sorted(counted.hours) if hour > state["done"]]
         for hour in hours:
@@ -129,7 +132,7 @@ class Stepper:
         suppressions = (Suppress(name, entries) for name, entries in counted.suppressions.items())
         self._apply_all([*self._once(counted), *suppressions])
         # In a batch of their own: they keep things from being counted again, and the nodes of a cluster keep no order.
-        self._apply_all([*self._stories(changed), *self._reports(counted)])
+        self._apply_all([*self._stories(changed, attributor.traces), *self._reports(counted)])
         self._docket.written(changed)
         return counted
 
@@ -151,9 +154,9 @@ class Stepper:
                     fresh.update(name for name, is_fresh in zip(claim.names, claimed.fresh, strict=True) if is_fresh)
         return [item for item, name in zip(chunk.events, names, strict=True) if name in fresh]
 
-    def _recall(self, events: Sequence[Event]) -> None:
+    def _recall(self, events: Sequence[Event], attributor: Attributor) -> None:
         """Put on the docket what the log said of messages that were accepted before this chunk; not what reports said."""
-        missing: dict[str, None] = {}
+        missing = self._complained(events, attributor)
         begun: set[str] = set()
         for item in events:
             queue_id = item.queue_id
@@ -167,6 +170,17 @@ class Stepper:
                 found = story.read(queue_id, result.fields) if isinstance(result, Noted) else None
                 if found is not None:
                     self._docket.recall(found)
+
+    def _complained(self, events: Sequence[Event], attributor: Attributor) -> dict[str, None]:
+        """The messages that complaints are about and that are not on the docket; of all of them what is left goes there."""
+        opened = [one for item in events if isinstance(item, Complaint) and (one := attributor.opened(item)) is not None]
+        attributor.learn(opened, lambda: self._until_done(self._ledger.tenants))
+        asked = dict.fromkeys(one.queue_id for one in opened)
+        for results in self._in_batches([Notes(story.book(queue_id), story.TRACE, (story.SENT,)) for queue_id in asked]):
+            for operation, result in results:
+                if isinstance(operation, Notes) and isinstance(result, Noted):
+                    self._docket.retrace(operation.book.removeprefix("!m:"), story.trace(result.fields.get(story.SENT)))
+        return {queue_id: None for queue_id in asked if queue_id not in self._docket}
 
     def _tallies(self, counted: Counted, hour: int, tag: str) -> Iterator[Operation]:
         for book, amounts in counted.hours[hour].items():
@@ -192,13 +206,15 @@ class Stepper:
                     message = new[operation.book.removeprefix("!m:")]
                     counted.sent.append(_sent(message, result.fields))
 
-    def _stories(self, messages: Sequence[Message]) -> Iterator[Operation]:
+    def _stories(self, messages: Sequence[Message], traces: bool) -> Iterator[Operation]:
         for message in messages:
+            if traces and (text := message.fresh_trace()):
+                yield Note(story.book(message.queue_id), story.TRACE, {story.SENT: text}, self._history_ms)
             yield Note(story.book(message.queue_id), story.TOPIC, {story.LOG: message.dump()}, self._remember_ms)
 
     def _reports(self, counted: Counted) -> Iterator[Operation]:
         for queue_id, name, told in counted.reports:
-            fields = {story.REPORT + short(name): story.dump(told)}
+            fields = {story.REPORT + story.short(name): story.dump(told)}
             yield Note(story.book(queue_id), story.TOPIC, fields, self._remember_ms)
 
     def _in_batches(self, operations: Sequence[Operation]) -> Iterator[Iterator[tuple[Operation, Result]]]:
@@ -212,13 +228,17 @@ class Stepper:
 
     def _apply(self, operations: Sequence[Operation]) -> list[Result]:
         """Until it is done: every operation here may be sent again; raises Stopped."""
+        return self._until_done(lambda: self._ledger.apply(operations))
+
+    def _until_done(self, work: Callable[[], _T]) -> _T:
         while True:
             try:
-                results = self._ledger.apply(operations)
+                results = work()
             except StoreUnavailableError as error:
                 if not self._down:
                     event(log, logging.ERROR, "the store does not answer; sources wait", source=self.source.name, error=error)
                 self._down = True
+                meters.LAG.labels(self.source.name).set(self.source.lag())  # it grows meanwhile
                 if self._pause(_RETRY_SECONDS):
                     raise Stopped from error
             else:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ def check(config: Path, pmta: Path | None, as_json: bool) -> None:
     settings: Settings | None = None
     try:
         settings = load(config)
-        found = list(problems(settings))
+        found = [*problems(settings), *_of_programs(settings)]
     except ConfigError as error:
         found = list(error.problems)
     noted = list(remarks(settings)) if settings is not None else []
@@ -48,6 +50,12 @@ def check(config: Path, pmta: Path | None, as_json: bool) -> None:
     else:
         _print(config, found, noted, effective)
     sys.exit(1 if found else 0)
+
+
+def _of_programs(settings: Settings) -> Iterator[Problem]:
+    """What the programs themselves find: the library imports none of them."""
+    for entry in entry_points(group="relaywarden.checks"):
+        yield from entry.load()(settings)
 
 
 def _print(config: Path, found: list[Problem], noted: list[Problem], effective: dict[str, Any] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,9 @@ def problems(settings: Settings) -> Iterator[Problem]:
     if monitor.postfix_log and monitor.journal is not None:
         yield Problem("monitor.journal", "beside postfix_log each line would count twice where both have it; keep one of them")
     for index, path in enumerate(monitor.postfix_log):
-        if Path(path).exists() and not os.access(path, os.R_OK):
+        if Path(path).is_dir():
+            yield Problem(f"monitor.postfix_log[{index}]", f"{path} is a folder; expected a log file")
+        elif Path(path).exists() and not os.access(path, os.R_OK):
             where = f"monitor.postfix_log[{index}]"
             yield Problem(where, f"{path} cannot be read by this user; on Debian: adduser relaywarden adm")
     if monitor.spool is not None and not os.access(monitor.spool, os.W_OK | os.X_OK):
@@ -47,6 +50,14 @@ def remarks(settings: Settings) -> Iterator[Problem]:
     for index, path in enumerate(monitor.postfix_log):
         if not Path(path).exists():
             yield Problem(f"monitor.postfix_log[{index}]", f"{path} is not there (yet)")
+    for index, pattern in enumerate(monitor.accounting):
+        if not glob.glob(pattern):  # noqa: PTH207  # patterns are absolute
+            yield Problem(f"monitor.accounting[{index}]", f"{pattern} matches no file (yet)")
+    for index, folder in enumerate(monitor.maildir):
+        if not (folder / "new").is_dir():
+            yield Problem(f"monitor.maildir[{index}]", f"{folder} is no maildir (yet): there is no folder new in it")
+    if settings.react.pmta == "run" and not os.access(settings.react.pmta_command, os.X_OK):
+        yield Problem("react.pmta_command", f"{settings.react.pmta_command} cannot be run here")
     if QUARANTINE not in settings.pools:
         for name, plan in settings.plans.items():
             if plan.health.action == "divert":

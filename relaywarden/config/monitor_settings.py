@@ -28,6 +28,9 @@ def _share(value: Any) -> Any:
 Share = Annotated[float, BeforeValidator(_share)]
 
 
+_PathList = Annotated[list[Path], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+
+
 class JournalSettings(Table):
     """The journal of systemd as a source of Postfix' log lines."""
 
@@ -58,7 +61,7 @@ class MonitorSettings(Table):
         [],
         description="LMTP addresses for bounce messages and complaints: unix:/path or inet:host:port",
     )
-    maildir: list[Path] = Field(
+    maildir: _PathList = Field(
         [], description="maildirs of bounce messages and complaints; what was read moves from new to cur"
     )
     handover: TextList = Field(
@@ -70,7 +73,7 @@ class MonitorSettings(Table):
     remember: Milliseconds = Field(2 * _DAY, description="how long `explain` can tell a message's story")
     history: Milliseconds = Field(35 * _DAY, description="how long hourly counters are kept")
     max_report_size: Amount = Field(4 * 2**20, description="of a larger report only so many bytes are read")
-    rules: list[Path] = Field([], description="files of your own rules for reply texts, asked before the built-in ones")
+    rules: _PathList = Field([], description="files of your own rules for reply texts, asked before the built-in ones")
 
     @property
     def sources(self) -> list[str]:

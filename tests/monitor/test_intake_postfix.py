@@ -50,7 +50,7 @@ class Site:
 
 
 def program(folder: Path, spool: Path) -> Path:
-    """What /usr/bin/relaywarden report is, for a user who may read neither the checkout nor our settings."""
+    """What /usr/local/bin/relaywarden report is, for a user who may read neither the checkout nor our settings."""
     for package in (ROOT / "relaywarden", ROOT / "monitor" / "relaywarden_monitor"):
         shutil.copytree(package, folder / "lib" / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     config = folder / "relaywarden.yaml"
@@ -72,7 +72,7 @@ def site(postfix_factory: PostfixFactory, work_folder: WorkFolder) -> Iterator[S
     spool.mkdir()
     shutil.chown(spool, "nobody")
     master = (CONTRIB / "reports.master.cf").read_text()
-    master = master.replace("user=relaywarden", "user=nobody").replace("/usr/bin/relaywarden", str(program(folder, spool)))
+    master = master.replace("user=relaywarden", "user=nobody").replace("/usr/local/bin/relaywarden", str(program(folder, spool)))
     table = folder / "reports.transport"
     text = (CONTRIB / "reports.transport").read_text()
     table.write_text(text + r"/^piped(\+[^@]*)?@relay\.example$/  relaywarden-report:" + "\n")
