@@ -11,7 +11,10 @@ What is said goes two ways: into the tenant's dynamic state (keys `standing`, `s
 with each request and the command line shows; and into `steering`, which the milter hears within a second.  Both are written in
 one batch.  A word ends by itself at `until_ms`; without that it holds until somebody takes it back.
 
-Whose word it is: `by` is "monitor", or the operator's name.  A human's word is never overwritten by the monitor.
+Whose word it is: `by` is "monitor", or the operator's name.  A human's word is never overwritten by the monitor: it writes by
+`say(..., by=MONITOR)`, and then the store itself leaves alone what somebody else said and still holds.
+
+Known limit: where a human takes a step back in the instant in which the monitor raises it, he has to say so again.
 """
 
 from __future__ import annotations
@@ -63,11 +66,15 @@ class Word(NamedTuple):
         return self.until_ms is None or now_ms < self.until_ms
 
 
-def say(tenant: str, word: Word | None) -> list[Operation]:
-    """The operations that put a tenant on a step, whatever it stood on; None or NORMAL: that it stands on none."""
+def say(tenant: str, word: Word | None, *, by: str = "") -> list[Operation]:
+    """The operations that put a tenant on a step, whatever it stood on; None or NORMAL: that it stands on none.
+
+    With `by` what others said and still holds is left as it is (`ledger.merging`), in the state and in steering each by itself:
+    where Done tells of a human's word (`persons`), take back what went into steering beside it.
+    """
     if word is None or word.step is Step.NORMAL:
         nothing = {"standing": None, "slow": None, "suspended": None}
-        return [Steer(tenant, nothing), steering.say("tenants", {tenant: None})]
+        return [Steer(tenant, nothing, by), steering.say("tenants", {tenant: None}, by)]
     common: dict[str, Any] = {"reason": word.reason, "by": word.by}
     if word.until_ms is not None:
         common["until_ms"] = word.until_ms
@@ -75,8 +82,8 @@ def say(tenant: str, word: Word | None) -> list[Operation]:
     stop = common if word.step is Step.SUSPENDED else None
     stands = {**common, "step": word.step.value, "since_ms": word.since_ms, "times": word.times}
     return [
-        Steer(tenant, {"standing": stands, "slow": slow, "suspended": stop}),
-        steering.say("tenants", {tenant: _for_milter(word, common)}),
+        Steer(tenant, {"standing": stands, "slow": slow, "suspended": stop}, by),
+        steering.say("tenants", {tenant: _for_milter(word, common)}, by),
     ]
 
 
@@ -93,6 +100,25 @@ def heard(state: Mapping[str, Any], now_ms: int) -> Word | None:
     except ValueError:
         return None  # of a newer version: nothing of it is in force here
     return word if word.holds(now_ms) and word.step is not Step.SUSPENDED else None
+
+
+def persons(state: Mapping[str, Any], now_ms: int) -> bool:
+    """Whether anything in a tenant's dynamic state is a human's word in force, beside whatever else is there."""
+    entries = [entry for name in ("standing", "slow", "suspended") if isinstance(entry := state.get(name), Mapping)]
+    return any(entry.get("by") != MONITOR and _word(Step.NORMAL, entry).holds(now_ms) for entry in entries)
+
+
+def document(word: Word) -> dict[str, Any]:
+    """As JSON values; `read` takes it again."""
+    return {**word._asdict(), "step": word.step.value}
+
+
+def read(document: Mapping[str, Any]) -> Word:
+    """From JSON values; raises ValueError."""
+    try:
+        return _word(Step(document["step"]), document)._replace(factor=float(document["factor"]))
+    except (TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError(f"expected a word, got {type(error).__name__}: {error}") from error
 
 
 def _word(step: Step, entry: Mapping[str, Any]) -> Word:

@@ -43,9 +43,13 @@ def read(ledger: Ledger) -> Words:
     return Words(_entries(state, "tenants"), _entries(state, "selectors"), _entries(state, "members"), found.now_ms)
 
 
-def say(section: str, entries: Mapping[str, Mapping[str, Any] | None]) -> Steer:
-    """The operation that changes entries of `tenants`, `selectors` or `members`; None removes one."""
-    return Steer(TENANT, {section: dict(entries)})
+def say(section: str, entries: Mapping[str, Mapping[str, Any] | None], by: str = "") -> Steer:
+    """The operation that changes entries of `tenants`, `selectors` or `members`; None removes one.
+
+    With `by` what somebody else said and still holds is left as it is, decided in the store (see `ledger.merging`); of a member
+    then give only what changes, {"paused": {provider: pause}}: the rest of its entry stays.
+    """
+    return Steer(TENANT, {section: dict(entries)}, by)
 
 
 def _entries(state: Mapping[str, Any], section: str) -> dict[str, Mapping[str, Any]]:

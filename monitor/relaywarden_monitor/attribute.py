@@ -2,11 +2,13 @@
 
     Accepted     login -> tenant, on the docket
     Attempt      one more delivered, deferred or bounced, for the tenant, and for (member, provider)
-    Complaint    one more complained, where its token verifies: PowerMTA's feedback records come from mail of strangers, too
+    Complaint    one more complained, where its token verifies: PowerMTA's feedback records come from mail of strangers, too;
+                 suppressed is only who certainly had the message (`about`)
     others       facts and events of the message's story
 
 A bounce that came later by mail (PowerMTA's rb) counts where the message and its recipient are known, so that nobody can make
-bounces up.  It and complaints are counted by name, once, whichever way the same news comes.
+bounces up.  It and complaints are counted by name, once, whichever way the same news comes.  The customer's own fault
+(`blocked`) counts once for a message and its recipient: a retry that fails as before is no news.
 
 What is counted has the names of `relaywarden.outcomes`.  A message of nobody (a notification, mail of the host itself) counts
 for its member alone.  What Postfix hands to our own next hop (`monitor.handover`) is not delivered yet: it is in the story, and
@@ -17,18 +19,18 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import NamedTuple
 
 from relaywarden import providers, warmup
 from relaywarden.config.settings import Settings
-from relaywarden.feedback import Tokens
+from relaywarden.feedback import Opened, Tokens
 from relaywarden.ledger.records import HOUR_MS, Suppression
 from relaywarden.outcomes import BLOCKED, INVALID, SENT, SENT_TO, WHY
-from relaywarden.story import StoryEvent
+from relaywarden.story import HANDED_OVER, Story, StoryEvent, Trace
 from relaywarden.tenants import Directory, Tenant
+from relaywarden_monitor.about import About, Owners, about, is_of, is_old, once_name, provider_of
 from relaywarden_monitor.classify.classifier import Classifier
 from relaywarden_monitor.docket import Docket, Message
 from relaywarden_monitor.events import Accepted, Attempt, Complaint, Described, Event, Gone, Notified, Outcome, Refused
@@ -37,7 +39,6 @@ from relaywarden_monitor.verdict import Blame, Scope, Verdict
 
 _LONGEST_REPLY = 300
 _REPEATED = "delivery temporarily suspended"  # Postfix' own words before what another recipient was told: no fresh reply
-_ENDS = frozenset(outcome.value for outcome in Outcome)
 CUSTOMERS = frozenset({Scope.DOMAIN, Scope.CONTENT, Scope.AUTH})
 HARMLESS_COMPLAINTS = frozenset({"not-spam", "auth-failure", "opt-out"})  # said of a message, but not against it
 
@@ -94,8 +95,24 @@ class Attributor:
         members = {name: values.ip for pool in settings.pools.values() for name, values in pool.members.items()}
         self._members = frozenset(members)
         self._by_ip = {ip: name for name, ip in members.items()}
-        self._tags: dict[bytes, str] = {}
+        self._owners = Owners(self._directory, tokens)
+        self._history_ms = settings.monitor.history
         self._handover = {host.rstrip(".").casefold() for host in settings.monitor.handover}
+
+    @property
+    def traces(self) -> bool:
+        """Whether complaints may come weeks after the message."""
+        return self._tokens is not None
+
+    def opened(self, event: Complaint) -> Opened | None:
+        """What a complaint's token says; None for one that is not ours, or too old."""
+        found = self._tokens.open(event.token) if self._tokens is not None and event.token else None
+        return None if found is None or is_old(found, event.at, self._history_ms) else found
+
+    def learn(self, opened: Iterable[Opened], tenants: Callable[[], Iterable[str]]) -> None:
+        """Ask for the ledger's tenants, if there is a token of one who is not configured; not remembered if nobody has it."""
+        if not all(self._owners.knows(one.tenant_tag) for one in opened):
+            self._owners.learn(tenants())
 
     def attribute(self, events: Iterable[Event], docket: Docket) -> Counted:
         """Count the events, and note on the docket what they say of their messages."""
@@ -115,7 +132,7 @@ class Attributor:
                 case Refused() if event.queue_id:
                     self._refused(event, docket)
                 case Complaint():
-                    self._complaint(event, counted)
+                    self._complaint(event, docket, counted)
                 case _:
                     pass  # turned away before it was a message: policyd and milter counted it themselves
         return counted
@@ -153,15 +170,15 @@ class Attributor:
         member = event.member if event.member in self._members else self._by_ip.get(event.source, "")
         delivered = event.outcome is Outcome.DELIVERED
         if self._is_handover(event):
-            message.add(_told(event, "handed-over" if delivered else event.outcome.value, ""))
             if delivered:
+                message.add(_told(event, HANDED_OVER, ""))
                 return
             member = ""  # our own next hop is in trouble, no mailbox provider
         provider = self._provider(event)
         verdict = None if delivered else self._classifier.classify(event.reply, event.relay, event.status)
         if event.recipient:
             message.add(_told(event, event.outcome.value, verdict.category if verdict else ""))
-        names = _names(event, verdict)
+        names = _names(event, verdict, message)
         if name and event.recipient:
             counted.add(name, event.at, (*names, f"{provider}.{event.outcome.value}"))
             counted.tenants.add(name)
@@ -176,47 +193,51 @@ class Attributor:
         """An accepted message bounced after all; whoever says so must know it."""
         if event.queue_id not in docket or event.outcome is not Outcome.BOUNCED:
             return
-        message, name = docket.find(event.queue_id), event.recipient.casefold()
-        told = {item.kind for item in message.events if item.recipient.casefold() == name}
+        message = docket.find(event.queue_id)
+        last = message.last.get(event.recipient.casefold())
         tenant = self._directory.by_name(message.tenant) if message.tenant else None
-        if tenant is None or not told or Outcome.BOUNCED.value in told:
+        if tenant is None or last is None or last.kind == Outcome.BOUNCED.value:
             return  # what bounced already may be reported by its own notification
         verdict = self._classifier.classify(event.reply, event.relay, event.status)
+        found = about(event.recipient, message.told(), Trace())
         message.add(_told(event, "bounced", verdict.category))
-        self._once(event, tenant, _names(event, verdict)[1:], counted)
+        self._once(event, tenant, found, _names(event, verdict, message)[1:], counted)
         self._suppress(event, tenant, verdict, counted)
 
-    def _complaint(self, event: Complaint, counted: Counted) -> None:
-        opened = self._tokens.open(event.token) if self._tokens is not None and event.token else None
-        tenant = self._by_tag(opened.tenant_tag) if opened is not None else None
+    def _complaint(self, event: Complaint, docket: Docket, counted: Counted) -> None:
+        opened = self.opened(event)
+        tenant = self._owners.of(opened.tenant_tag) if opened is not None else None
         if opened is None or tenant is None:
             return
-        told = StoryEvent(event.at, "complained", event.recipient, category=event.kind)
-        counted.reports.append((opened.queue_id, once_name("complained", opened.queue_id, event.recipient), told))
+        queue_id = opened.queue_id
+        told = docket.find(queue_id).told() if queue_id in docket else None
+        is_another = told is not None and not is_of(opened, tenant.name, told.tenant, told.facts.get("accepted_at"))
+        trace = docket.trace(queue_id)
+        if not is_of(opened, tenant.name, trace.tenant, trace.at):
+            trace = Trace()
+        if told is None or is_another:
+            told = Story(queue_id)
+        found = about(event.recipient, told, trace)
+        if not is_another:
+            item = StoryEvent(event.at, "complained", found.recipient, found.member, category=event.kind)
+            counted.reports.append((queue_id, once_name("complained", queue_id, found.name), item))
         if event.kind not in HARMLESS_COMPLAINTS:
-            self._once(replace(event, queue_id=opened.queue_id), tenant, (), counted)
-        if (
-            event.recipient
-            and tenant.suppression.complained is not None
-            and event.kind not in HARMLESS_COMPLAINTS - {"opt-out"}
-        ):
-            entry = suppression(event.recipient, "complained", event.at, tenant.suppression.complained, event.kind)
-            counted.suppressions.setdefault(tenant.name, {})[event.recipient] = entry
+            self._once(replace(event, queue_id=queue_id, member=found.member), tenant, found, (), counted)
+        span = tenant.suppression.complained
+        if found.known and span is not None and event.kind not in HARMLESS_COMPLAINTS - {"opt-out"}:
+            entry = suppression(found.recipient, "complained", event.at, span, event.kind)
+            counted.suppressions.setdefault(tenant.name, {})[found.recipient] = entry
 
-    def _once(self, event: Attempt | Complaint, tenant: Tenant, details: tuple[str, ...], counted: Counted) -> None:
+    def _once(
+        self, event: Attempt | Complaint, tenant: Tenant, found: About, details: tuple[str, ...], counted: Counted
+    ) -> None:
         outcome = "complained" if isinstance(event, Complaint) else event.outcome.value
-        name = once_name(outcome, event.queue_id, event.recipient)
-        provider = provider_of(event.recipient)
+        name = once_name(outcome, event.queue_id, found.name)
+        provider = provider_of(found.recipient, found.last)
         counted.once.append(Once(tenant.name, name, outcome, (*details, f"{provider}.{outcome}"), event.at))
         counted.tenants.add(tenant.name)
         if event.member in self._members:
             counted.once.append(Once(warmup.books(event.member, provider), name, outcome, details, event.at))
-
-    def _by_tag(self, tag: bytes) -> Tenant | None:
-        if tag not in self._tags and self._tokens is not None:
-            self._tags[tag] = self._tokens.find(tag, (tenant.name for tenant in self._directory)) or ""
-        name = self._tags.get(tag)
-        return self._directory.by_name(name) if name else None
 
     def _tenant(self, message: Message, claimed: str) -> Tenant | None:
         """By the login of the message; else by the name that the source itself gives, which was ours (X-Job)."""
@@ -240,21 +261,6 @@ class Attributor:
             counted.suppressions.setdefault(tenant.name, {})[event.recipient] = entry
 
 
-def provider_of(recipient: str) -> str:
-    """The provider of a well-known consumer domain, else OTHER."""
-    return providers.by_domain(recipient.rpartition("@")[2]) or providers.OTHER
-
-
-def once_name(outcome: str, queue_id: str, recipient: str) -> str:
-    """The name under which one piece of news counts once."""
-    return f"report:{outcome}:{queue_id}:{short(recipient)}"
-
-
-def short(text: str) -> str:
-    """A name of bounded length for a text from outside."""
-    return blake2b(text.casefold().encode("utf-8", "replace"), digest_size=8).hexdigest()
-
-
 def suppression(recipient: str, kind: str, at: float, span_ms: int, reason: str) -> Suppression:
     """An entry of the suppression list."""
     since = int(at * 1000)
@@ -268,16 +274,15 @@ def ticket_text(ticket: bytes) -> str:
 
 def _waiting(message: Message, event: Attempt) -> list[Attempt]:
     """Postfix gives up a whole message without naming its recipients: all those that were put off last."""
-    last = {item.recipient: item for item in message.events if item.recipient and item.kind in _ENDS}
     return [
         replace(event, recipient=item.recipient, member=item.member, relay=item.relay.partition("[")[0], status=item.status,
                 reply=item.reply)
-        for item in last.values()
+        for item in message.last.values()
         if item.kind == Outcome.DEFERRED.value
     ]  # fmt: skip
 
 
-def _names(event: Attempt, verdict: Verdict | None) -> tuple[str, ...]:
+def _names(event: Attempt, verdict: Verdict | None, message: Message) -> tuple[str, ...]:
     """What one attempt is counted as."""
     outcome = event.outcome.value
     if verdict is None:
@@ -285,7 +290,7 @@ def _names(event: Attempt, verdict: Verdict | None) -> tuple[str, ...]:
     names = [outcome, f"{outcome}.{verdict.scope.value}", f"{WHY}{verdict.category}"]
     if verdict.own:
         return tuple(names)
-    if verdict.scope in CUSTOMERS and verdict.blame is Blame.CUSTOMER:
+    if verdict.scope in CUSTOMERS and verdict.blame is Blame.CUSTOMER and message.block(event.recipient):
         names.append(BLOCKED)
     if event.outcome is Outcome.BOUNCED and verdict.scope is Scope.MAILBOX:
         names.append(INVALID)

@@ -9,7 +9,8 @@
 
 A share convicts by its lower Wilson bound alone, and not before `health.min_sample` recipients.  Complaints need three at
 least: one of 200 is a share of 0.5 %, which is more than any provider tolerates, and says nothing.  They come late, so they
-are put against all deliveries of the window, even where the window began anew after an action.
+are put against all deliveries of the window, even where the window began anew after an action.  Blocks are told from the
+threshold for people on, but convict only from twenty on: a mailbox or two that refuse a tenant's mail must not divert it.
 
 The hold doubles each time it comes again within a week of the end of the last, and lasts a week at most.  While it lasts
 nothing prolongs it.  The window begins anew when it ends, by itself or by a person's word, as coss.com does it: else the same
@@ -21,8 +22,9 @@ JSON form of a Standing (`document`), for the monitor's own notes; the steering 
 
 How it fails: `Standing.read` raises StandingError for what is none.
 
-Known limits: the attempts of one message that is tried again and again count each by itself.  Complaints about mail from before
-the window count against the window's deliveries.  The hour in which the window begins counts as a whole.
+Known limits: the records do not say who blocked.  Whoever gets twenty different messages of a tenant (one that mails little)
+and refuses each can still have it diverted by himself.  Complaints about mail from before the window count against the
+window's deliveries.  The hour in which the window begins counts as a whole.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from relaywarden_monitor.verdict import Scope
 BY = "monitor"
 WEEK_MS = 7 * 24 * HOUR_MS
 FEWEST_COMPLAINTS = 3
+FEWEST_BLOCKS = 20  # to act; people are told of fewer
 _MOST_DOUBLINGS = 20  # of a second these are twelve days
 _LONGEST_REASON = 200
 _WORDS = ("divert", "hold", "suspended")  # of an entry of steering
@@ -219,6 +222,8 @@ def rate(share: Share, threshold: Threshold, z_warn: float, z_act: float) -> tup
 def _finding(health: HealthSettings, name: str, share: Share, why: list[tuple[str, int]]) -> Finding:
     threshold: Threshold = getattr(health, name)
     level, lower, passed = rate(share, threshold, health.confidence, health.confidence)
+    if name == "blocks" and level is Level.ACT and share.part < FEWEST_BLOCKS:
+        level, passed = Level.WARN, threshold.warn
     fewest = FEWEST_COMPLAINTS if name == "complaints" else 1
     if share.whole < health.min_sample or share.part < fewest:
         level, passed = Level.NONE, threshold.warn

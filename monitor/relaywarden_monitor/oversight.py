@@ -5,15 +5,20 @@
              counted, and now and then all that wait for an end
 
 Notices go out by `notify`, which has threads of its own; what is alerting is kept in the ledger (books "!monitor", topic
-"alerts"), so that a restart tells nobody twice.
+"alerts", a field for each host), so that a restart tells nobody twice.  Of several hosts one tells a crossing, and the same
+one its end (`notices.claim`).
 
-How it fails: with the store down nothing is judged; it is made up for when it answers again.
+How it fails: with the store down nothing is judged; it is made up for when it answers again.  Notices wait for that, too, as
+only the store knows who tells them; at the end they are told unasked.
+
+Known limits: hosts are told apart by their names.  If the host that told a crossing is gone, nobody tells its end.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 import time
 from collections import OrderedDict, deque
@@ -30,9 +35,9 @@ from relaywarden_monitor.bursts import Bursts
 from relaywarden_monitor.dnsround import DnsRound
 from relaywarden_monitor.events import Outcome
 from relaywarden_monitor.judge import Finding
-from relaywarden_monitor.notices import LedgerStore
+from relaywarden_monitor.notices import LedgerStore, claim
 from relaywarden_monitor.notify.alerts import AlertBook, Level, Reading
-from relaywarden_monitor.notify.notice import NoticeError
+from relaywarden_monitor.notify.notice import Kind, Notice, NoticeError
 from relaywarden_monitor.notify.notifier import Notifier
 from relaywarden_monitor.patterns.watch import Watch
 from relaywarden_monitor.pauses import Pauses
@@ -41,7 +46,8 @@ from relaywarden_monitor.steps import BOOK
 from relaywarden_monitor.verdict import Scope
 
 log = logging.getLogger(__name__)
-ALERTS, _STATE = "alerts", "state"
+ALERTS = "alerts"
+_SILENT = "silent"  # beside the state of the alerts: the keys that another host tells of
 CALM_SECONDS = 900.0  # below a threshold before a recovery is told
 _AGAIN_SECONDS = 30.0  # how often those are looked at that wait for an end
 _MOST_TENANTS = 200  # in one turn; the others wait for the next
@@ -50,10 +56,10 @@ _MOST_TENANTS = 200  # in one turn; the others wait for the next
 class Oversight:
     """One per monitor; `touch` from any thread, the rest from one."""
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._store = LedgerStore(ledger)
-        self._notifier = Notifier(settings.notify, self._store)
+    def __init__(self, settings: Settings, ledger: Ledger, host: str = "") -> None:
+        """`host`: who this is (default: this host's name); raises RelaywardenError for settings that cannot work."""
+        self._ledger, self._host = ledger, host or socket.gethostname()
+        self._notifier = Notifier(settings.notify, LedgerStore(ledger, self._host), host=self._host)
         self._alerts = AlertBook(CALM_SECONDS)
         self._saved: str | None = None  # the state of the alerts as the ledger has it
         self._bursts, self._found = Bursts(), dict[str, Finding]()
@@ -62,6 +68,10 @@ class Oversight:
         self._touched: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
         self._again_at = 0.0
+        self._news = list[tuple[str, Notice]]()  # what is to be told, each with the key of the alert
+        self._silent = set[str]()  # keys that another host tells of
+        self._standings = Standings(settings, ledger, self._tell, self._watch)
+        self._pauses = Pauses(settings, ledger, self._tell, self._host)
         self._use(settings)
 
     def start(self) -> None:
@@ -72,10 +82,14 @@ class Oversight:
     def stop(self) -> None:
         """Tell what waits, as far as that takes a few seconds; the rest stays in the ledger."""
         self._dns.stop()
+        self._pauses.stop()
+        self._publish(at_last=True)
         try:
+            if self._saved is not None:
+                self._save()
             self._watch.close(time.time())
         except StoreUnavailableError as error:
-            event(log, logging.WARNING, "what was learned since the last writing is lost, the store is down", error=error)
+            event(log, logging.WARNING, "what is new since the last writing is lost, the store is down", error=error)
         self._notifier.stop()
 
     def reload(self, settings: Settings) -> None:
@@ -98,6 +112,14 @@ class Oversight:
 
     def turn(self) -> bool:
         """Look at what has changed; whether there was something; raises StoreUnavailableError."""
+        try:
+            worked = self._work()
+        finally:
+            self._publish()  # one tenant that cannot be looked at keeps nothing secret of the others
+        self._save()
+        return worked or bool(self._touched)
+
+    def _work(self) -> bool:
         self._restore()
         self._pauses.restore()  # before anything is decided: what comes again is not the first time
         self._listen()
@@ -111,8 +133,7 @@ class Oversight:
         for name in self._watch.turn(time.time()):
             self.touch(name)
         self._look(self._take())
-        self._save()
-        return worked or bool(self._touched)
+        return worked
 
     def _listen(self) -> None:
         """What was heard since the last turn, outcome by outcome."""
@@ -153,8 +174,8 @@ class Oversight:
     def _use(self, settings: Settings) -> None:
         self._directory = Directory(settings)
         self._watch.use(self._directory)
-        self._standings = Standings(settings, self._ledger, self._tell, self._watch)
-        self._pauses = Pauses(settings, self._ledger, self._tell)
+        self._standings.use(settings)
+        self._pauses.use(settings)
         self._dns = DnsRound(settings)
 
     def _take(self) -> list[str]:
@@ -184,24 +205,45 @@ class Oversight:
     def _tell(self, reading: Reading) -> None:
         notice = self._alerts.look(reading, time.time())
         if notice is not None:
-            meters.REACTIONS.labels("told").inc()
-            self._notifier.submit(notice)
+            self._news.append((reading.key, notice))
+
+    def _publish(self, *, at_last: bool = False) -> None:
+        """Tell what is ours to tell; raises StoreUnavailableError, unless it is the last time."""
+        crossings = [notice for _, notice in self._news if notice.kind is Kind.CROSSED]
+        try:
+            ours = dict(zip((notice.id for notice in crossings), claim(self._ledger, self._host, crossings), strict=True))
+        except StoreUnavailableError as error:
+            if not at_last:
+                raise
+            ours = {}
+            event(log, logging.WARNING, "the store does not say who tells; another host may tell the same", error=error)
+        news, self._news = self._news, []
+        for key, notice in news:
+            if notice.kind is Kind.CROSSED:
+                (self._silent.discard if ours.get(notice.id, True) else self._silent.add)(key)
+            if key not in self._silent:
+                meters.REACTIONS.labels("told").inc()
+                self._notifier.submit(notice)
+            if notice.kind is Kind.RECOVERED:
+                self._silent.discard(key)
 
     def _restore(self) -> None:
         """What is alerting, as it was before a restart."""
         if self._saved is not None:
             return
-        (found,) = self._ledger.apply([Notes(BOOK, ALERTS, (_STATE,))])
-        text = found.fields.get(_STATE, "") if isinstance(found, Noted) else ""
+        (found,) = self._ledger.apply([Notes(BOOK, ALERTS, (self._host,))])
+        text = found.fields.get(self._host, "") if isinstance(found, Noted) else ""
         try:
             if text:
-                self._alerts.restore(json.loads(text))
-        except (NoticeError, ValueError) as error:
+                state = json.loads(text)
+                self._alerts.restore(state)
+                self._silent = {str(key) for key in state.get(_SILENT, ())}
+        except (NoticeError, TypeError, ValueError) as error:
             event(log, logging.ERROR, "what was alerting cannot be read; it may be told again", error=error)
         self._saved = text
 
     def _save(self) -> None:
-        text = json.dumps(self._alerts.state())
+        text = json.dumps({**self._alerts.state(), _SILENT: sorted(self._silent & self._alerts.alerting.keys())})
         if text != self._saved:
-            self._ledger.apply([Note(BOOK, ALERTS, {_STATE: text})])
+            self._ledger.apply([Note(BOOK, ALERTS, {self._host: text})])
             self._saved = text

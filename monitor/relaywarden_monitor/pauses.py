@@ -2,28 +2,35 @@
 
 A pause is an entry of `steering`, which the milter hears within a second: mail to that provider goes by other members, or
 waits.  What was decided is kept in the ledger (books "!monitor", topic "reactions"), so that a restart does not begin the
-doubling anew, and knows which alerts are over.
+doubling anew, and knows which alerts are over; each host has a field of its own, as each sees its own replies.
 
     member:MEMBER:PROVIDER            alerts as long as the pause lasts
     member:MEMBER:PROVIDER:CATEGORY   what no pause mends: for a day
     tenant:TENANT:CATEGORY            for a day
 
-How it fails: StoreUnavailableError goes to the caller; what was decided meanwhile is carried out at the next turn.
+PowerMTA's program is run by a thread of its own, as it may hang: pauses, judgements and the log do not wait for it.
 
-Known limit: of mail before a restart it is not known whose volume grew.
+How it fails: StoreUnavailableError goes to the caller; what was decided meanwhile is carried out at the next turn.  Where
+more commands wait for PowerMTA than there is room for, or at the end, the log says which it was not told.
+
+Known limits: of mail before a restart it is not known whose volume grew.  The field of a host that is gone stays.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import shlex
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Any
 
 from relaywarden import steering, warmup
+from relaywarden.aside import Aside
 from relaywarden.config.settings import Settings
-from relaywarden.ledger.operations import Ledger
+from relaywarden.ledger.operations import Done, Ledger
 from relaywarden.ledger.records import HOUR_MS, History, Hours, Note, Noted, Notes
 from relaywarden.logs import event
 from relaywarden.outcomes import by_provider, total
@@ -32,12 +39,13 @@ from relaywarden_monitor import meters, pmta
 from relaywarden_monitor.attribute import Judged
 from relaywarden_monitor.culprits import Culprit, culprits
 from relaywarden_monitor.notify.alerts import Level, Reading
-from relaywarden_monitor.react import UNMISTAKABLE, Kind, Reaction, Reactions, StateError
+from relaywarden_monitor.react import BY, UNMISTAKABLE, Kind, Reaction, Reactions, StateError
 from relaywarden_monitor.steps import BOOK
 
 log = logging.getLogger(__name__)
-TOPIC, _STATE = "reactions", "state"
+TOPIC = "reactions"
 _MOST_WAITING = 1_000
+_MOST_COMMANDS = 200  # batches that wait for PowerMTA
 _MOST_CANDIDATES = 20  # tenants whose usual volume is looked up
 _USUAL_HOURS = 7 * 24
 _DAY = 86_400.0
@@ -48,22 +56,34 @@ Tell = Callable[[Reading], None]
 class Pauses:
     """One per monitor; used by one thread."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, tell: Tell) -> None:
-        self._settings, self._ledger, self._tell = settings, ledger, tell
-        self._ips = {name: values.ip for pool in settings.pools.values() for name, values in pool.members.items()}
-        self._pools = {name: pool for pool, values in settings.pools.items() for name in values.members}
-        self._reactions = Reactions(settings.react, self._ips, self._others)
+    def __init__(self, settings: Settings, ledger: Ledger, tell: Tell, host: str = "") -> None:
+        """`host`: whose replies these are (default: this host's name)."""
+        self._ledger, self._tell, self._host = ledger, tell, host or socket.gethostname()
+        self._reactions = Reactions(settings.react, (), self._others)
+        self._pmta = _PowerMta()
+        self.use(settings)
         self._words = Words()
         self._volumes: dict[int, dict[str, Counter[str]]] = {}  # hour -> provider -> recipients by tenant
         self._waiting: deque[Reaction] = deque(maxlen=_MOST_WAITING)
         self._restored = False
 
+    def use(self, settings: Settings) -> None:
+        """Go on by these settings; what was counted and decided stays."""
+        self._react = settings.react
+        self._ips = {name: values.ip for pool in settings.pools.values() for name, values in pool.members.items()}
+        self._pools = {name: pool for pool, values in settings.pools.items() for name in values.members}
+        self._reactions.use(settings.react, self._ips)
+
+    def stop(self) -> None:
+        """The end; it waits for nobody."""
+        self._pmta.stop()
+
     def restore(self) -> None:
         """Know again what was done before a restart, once; raises StoreUnavailableError."""
         if self._restored:
             return
-        (found,) = self._ledger.apply([Notes(BOOK, TOPIC, (_STATE,))])
-        text = found.fields.get(_STATE, "") if isinstance(found, Noted) else ""
+        (found,) = self._ledger.apply([Notes(BOOK, TOPIC, (self._host,))])
+        text = found.fields.get(self._host, "") if isinstance(found, Noted) else ""
         try:
             if text:
                 self._reactions.restore(json.loads(text))
@@ -95,7 +115,7 @@ class Pauses:
             self._carry_out(self._waiting[0])
             self._waiting.popleft()
         if worked:
-            self._ledger.apply([Note(BOOK, TOPIC, {_STATE: json.dumps(self._reactions.state())})])
+            self._ledger.apply([Note(BOOK, TOPIC, {self._host: json.dumps(self._reactions.state())})])
         self._look_for_ends(alerting or ())
         return worked
 
@@ -107,33 +127,39 @@ class Pauses:
                 self._tell(_over(key))
 
     def _carry_out(self, reaction: Reaction) -> None:
-        entry = reaction.entry(self._words.members.get(reaction.member, {}), self._words.now_ms) if reaction.member else None
+        done = self._say(reaction) if reaction.member else False
         found = self._culprits(reaction.provider) if reaction.member else []
-        if entry is not None:
-            self._ledger.apply([steering.say("members", {reaction.member: entry})])
-            self._words = replace(self._words, members={**self._words.members, reaction.member: entry})
         meters.REACTIONS.labels(reaction.kind.value).inc()
         event(log, logging.WARNING, reaction.text, kind=reaction.kind.value, member=reaction.member, provider=reaction.provider,
-              tenant=reaction.tenant, category=reaction.category, carried_out=entry is not None or None,
+              tenant=reaction.tenant, category=reaction.category, carried_out=done or None,
               more_than_usual="; ".join(map(str, found)))  # fmt: skip
-        if reaction.kind is Kind.PAUSE and entry is None and not reaction.observed:
+        if reaction.kind is Kind.PAUSE and not done and not reaction.observed:
             return  # it is over already, or somebody has paused it for longer: nothing that anybody must know
-        commands = self._pmta(reaction) if entry is not None or reaction.kind is Kind.SPARED else []
-        self._tell(_reading(reaction, Level.WARN if entry is None else Level.ACT, found, commands))
+        commands = self._tell_pmta(reaction) if done or reaction.kind is Kind.SPARED else []
+        self._tell(_reading(reaction, Level.ACT if done else Level.WARN, found, commands))
 
-    def _pmta(self, reaction: Reaction) -> list[str]:
-        """The command lines for PowerMTA, run or only offered."""
-        react = self._settings.react
-        if react.pmta == "off":
+    def _say(self, reaction: Reaction) -> bool:
+        """Pause the member; whether that was done: not where it is over already, or somebody else's pause goes further."""
+        member, provider = reaction.member, reaction.provider
+        entry = reaction.entry(self._words.members.get(member, {}), self._words.now_ms)
+        if entry is None:
+            return False
+        pause = entry["paused"][provider]
+        (done,) = self._ledger.apply([steering.say("members", {member: {"paused": {provider: pause}}}, by=BY)])
+        members: dict[str, Any] = (done.state.get("members") if isinstance(done, Done) else None) or {}
+        self._words = replace(self._words, members=members)
+        return bool(members.get(member, {}).get("paused", {}).get(provider) == pause)
+
+    def _tell_pmta(self, reaction: Reaction) -> list[str]:
+        """The command lines for PowerMTA, on their way or only offered."""
+        react = self._react
+        if react.pmta == "off" or reaction.member not in self._ips:  # a member that a reload took away
             return []
         plan = pmta.plan(reaction, self._ips[reaction.member])
         if react.pmta == "run":
-            for result in pmta.run(plan.commands, react.pmta_command):
-                level = logging.INFO if result.succeeded else logging.ERROR
-                event(log, level, "PowerMTA was told", command=pmta.text([result.command]), problem=result.problem,
-                      output=result.output)  # fmt: skip
+            self._pmta.tell(plan.commands, react.pmta_command)
         else:
-            event(log, logging.WARNING, "PowerMTA should be told, too", commands=pmta.text(plan.commands).replace("\n", "; "))
+            event(log, logging.WARNING, "PowerMTA should be told, too", commands=_line(plan.commands))
         return pmta.text(plan.commands).splitlines()
 
     def _others(self, member: str, provider: str) -> int:
@@ -170,6 +196,48 @@ class Pauses:
             amounts = by_provider(total(record.hours.values() if isinstance(record, Hours) else ())).get(provider, {})
             usual[name] = sum(amounts.get(outcome, 0) for outcome in ("delivered", "deferred", "bounced")) / _USUAL_HOURS
         return culprits(last_hour, usual)
+
+
+class _PowerMta:
+    """Runs commands in a thread of its own, one batch after the other."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[tuple[pmta.Command, ...], str]] = deque()
+        self._aside = Aside("pmta", self._run)
+        self._started = False
+
+    def tell(self, commands: tuple[pmta.Command, ...], program: str) -> None:
+        """Have the program run with each; waits for nothing."""
+        if len(self._waiting) >= _MOST_COMMANDS:
+            event(log, logging.ERROR, "PowerMTA is not told, too much waits for it already", commands=_line(commands))
+            return
+        self._waiting.append((commands, program))
+        if not self._started:  # most never need it
+            self._started = True
+            self._aside.start()
+        self._aside.ask()
+
+    def stop(self) -> None:
+        """Give up what waits."""
+        while (batch := self._next()) is not None:
+            event(log, logging.ERROR, "PowerMTA was not told, the monitor ends", commands=_line(batch[0]))
+
+    def _next(self) -> tuple[tuple[pmta.Command, ...], str] | None:
+        try:
+            return self._waiting.popleft()
+        except IndexError:  # `stop` and the thread may both be at it
+            return None
+
+    def _run(self) -> None:
+        while (batch := self._next()) is not None:
+            for result in pmta.run(*batch):
+                level = logging.INFO if result.succeeded else logging.ERROR
+                event(log, level, "PowerMTA was told", command=pmta.text([result.command]), problem=result.problem,
+                      output=result.output)  # fmt: skip
+
+
+def _line(commands: tuple[pmta.Command, ...]) -> str:
+    return pmta.text(commands).replace("\n", "; ")
 
 
 def _key(reaction: Reaction) -> str:
@@ -219,6 +287,8 @@ def _reading(reaction: Reaction, level: Level, found: list[Culprit], commands: l
     if commands:
         evidence["pmta"] = "; ".join(commands)
     if reaction.tenant:
-        return Reading(key, level, reaction.tenant, reaction.text, evidence, f"relaywarden explain {reaction.tenant}")
-    undo = f"relaywarden pools resume {reaction.member} --provider {reaction.provider}"
+        return Reading(
+            key, level, reaction.tenant, reaction.text, evidence, f"relaywarden explain {shlex.quote(reaction.tenant)}"
+        )
+    undo = shlex.join(["relaywarden", "pools", "resume", reaction.member, "--provider", reaction.provider])
     return Reading(key, level, reaction.member, reaction.text, evidence, undo)

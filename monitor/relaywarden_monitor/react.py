@@ -6,8 +6,12 @@
     severity low, replies of our own        nothing, ever: our own text must not keep a reaction alive
 
 Enough are `react.after` replies of one category within ten minutes; half of them and one more where the severity is high.  They
-must also be a fifth of what the provider answered: a big sender always gets a few.  Behind OTHER, and behind providers that
-lend their names to customers' machines, stand many hosts, one of which may lie to hurt us: there three networks must say it.
+must also be a fifth of what the provider answered: a big sender always gets a few.
+
+One customer of a provider must not speak for it.  Behind OTHER, and behind providers that lend their names to customers'
+machines, stand many hosts, one of which may lie to hurt us: there three networks must say it.  Behind all others a customer
+may write the replies for his own domain (an administrator's reject text at Google, Microsoft or a filter): there the replies
+must be about recipients of two domains, or of one of the provider's own (gmail.com), for which nobody else writes them.
 
 The pause is what the reply's rule states, else `react.pause`, by the time of the attempt.  It doubles each time it comes again
 within 24 hours of the end of the last, up to `react.longest`.  Attempts made before its end count for nothing, so mail that
@@ -21,7 +25,8 @@ How it fails: `restore` takes all of a state or raises StateError.  With too man
 forgotten; its next pause is a first one.
 
 Known limits: windows are counted in whole minutes.  What was learned from a report (`Attempt.remote`) causes no reaction, as
-anybody can write one.  A source whose clock was ahead makes a lane deaf until then; the pause itself gets no longer by that.
+anybody can write one.  Who has mail under two domains of his own at one provider can still speak for it.  A source whose clock
+was ahead makes a lane deaf until then; the pause itself gets no longer by that.
 """
 
 from __future__ import annotations
@@ -45,6 +50,7 @@ BY = "monitor"
 WINDOW_MINUTES = 10
 LEAST_SHARE = 0.2
 LEAST_NETWORKS = 3
+LEAST_DOMAINS = 2
 # Names below these are given to customers' machines too (EC2, VPS): whoever rents one can answer as he likes.
 LENT = frozenset({providers.OTHER, "amazon", "ovh", "godaddy"})
 UNMISTAKABLE = frozenset({"known-spammer", "phishing", "virus", "domain-blocklisted", "dirty-list"})
@@ -57,6 +63,7 @@ _LONGEST_EXAMPLE = 120
 _MOST_DOUBLINGS = 30
 _VERSION = 1
 _DELIVERED = ""  # in the place of a category
+_ITSELF = "@"  # in the place of a domain: the provider's own
 
 Others = Callable[[str, str], int]
 
@@ -131,10 +138,10 @@ class _Lane:
     times: int = 0  # pauses in a row
     told: dict[str, float] = field(default_factory=dict)  # category -> when people were told last
     minutes: dict[int, Counter[str]] = field(default_factory=dict)
-    networks: dict[int, dict[str, set[str]]] = field(default_factory=dict)  # minute -> category -> who said it
+    speakers: dict[int, dict[str, set[str]]] = field(default_factory=dict)  # minute -> category -> who said it
     domains: Counter[str] = field(default_factory=Counter)
 
-    def count(self, at: float, category: str, network: str = "") -> None:
+    def count(self, at: float, category: str, speaker: str = "") -> None:
         """One more reply; counts that have left the window go."""
         minute = int(at // 60)
         counts = self.minutes.get(minute)
@@ -143,12 +150,12 @@ class _Lane:
             counts = self.minutes[minute] = Counter()
             for old in [old for old in self.minutes if old <= newest - WINDOW_MINUTES]:
                 del self.minutes[old]
-                self.networks.pop(old, None)
+                self.speakers.pop(old, None)
         counts[category] += 1
-        if network:
-            known = self.networks.setdefault(minute, {}).setdefault(category, set())
+        if speaker:
+            known = self.speakers.setdefault(minute, {}).setdefault(category, set())
             if len(known) < LEAST_NETWORKS:
-                known.add(network)
+                known.add(speaker)
 
     def total(self, category: str) -> int:
         """Replies of a category in the window."""
@@ -159,9 +166,9 @@ class _Lane:
         whole = sum(counts.total() for counts in self.minutes.values())
         return (whole - self.total(_DELIVERED)) / whole if whole else 0.0
 
-    def voices(self, category: str) -> int:
-        """How many networks said so in the window, as far as that matters."""
-        return len(set().union(*(known.get(category, set()) for known in self.networks.values())))
+    def voices(self, category: str) -> set[str]:
+        """Who said so in the window, as far as that matters."""
+        return set().union(*(known.get(category, set()) for known in self.speakers.values()))
 
     def met(self, recipient: str) -> None:
         """Take note of the recipient's domain; the rare ones go where there is no more room."""
@@ -176,7 +183,7 @@ class _Lane:
     def begin_anew(self) -> None:
         """Forget what was counted."""
         self.minutes.clear()
-        self.networks.clear()
+        self.speakers.clear()
 
     def tell(self, category: str, at: float) -> bool:
         """Whether people may be told now; once a day."""
@@ -193,11 +200,14 @@ class Reactions:
 
     def __init__(self, settings: ReactSettings, members: Collection[str], others: Others) -> None:
         """`others(member, provider)`: how many members of the same pool could carry the mail, not counting this one."""
-        self._settings = settings
-        self._members = frozenset(members)
         self._others = others
+        self.use(settings, members)
         self._lanes: OrderedDict[tuple[str, str], _Lane] = OrderedDict()
         self._tenants: OrderedDict[str, _Lane] = OrderedDict()
+
+    def use(self, settings: ReactSettings, members: Collection[str]) -> None:
+        """Go on by other settings; what is known stays."""
+        self._settings, self._members = settings, frozenset(members)
 
     def feed(self, attempt: Attempt, verdict: Verdict | None, provider: str, member: str, tenant: str = "") -> Reaction | None:
         """What follows from one attempt; `verdict` None: it was delivered."""
@@ -249,11 +259,11 @@ class Reactions:
         lane.met(attempt.recipient)
         if attempt.at < lane.until:
             return None  # it was on its way already
-        lane.count(attempt.at, verdict.category, _network(attempt) if provider in LENT else "")
+        lane.count(attempt.at, verdict.category, _speaker(attempt, provider))
         count = lane.total(verdict.category)
         if count < self._enough(verdict) or lane.share() < LEAST_SHARE:
             return None
-        if provider in LENT and lane.voices(verdict.category) < LEAST_NETWORKS:
+        if not _is_provider(provider, lane.voices(verdict.category)):
             return None
         return self._pause(lane, attempt, verdict, provider, member, count)
 
@@ -310,6 +320,21 @@ def _example(reply: str) -> str:
     line = " ".join(reply[: 4 * _LONGEST_EXAMPLE].split())
     line = "".join(char if char.isascii() and char.isprintable() else "?" for char in line)
     return line if len(line) <= _LONGEST_EXAMPLE else f"{line[: _LONGEST_EXAMPLE - 3]}..."
+
+
+def _speaker(attempt: Attempt, provider: str) -> str:
+    """Who may have written the reply: a network, the domain of a customer, or the provider itself."""
+    if provider in LENT:
+        return _network(attempt)
+    domain = attempt.recipient.rpartition("@")[2][:253].lower()
+    return _ITSELF if domain and providers.by_domain(domain) == provider else domain
+
+
+def _is_provider(provider: str, speakers: Collection[str]) -> bool:
+    """Whether these are enough to speak for the provider."""
+    if provider in LENT:
+        return len(speakers) >= LEAST_NETWORKS
+    return len(speakers) >= LEAST_DOMAINS or _ITSELF in speakers
 
 
 def _network(attempt: Attempt) -> str:

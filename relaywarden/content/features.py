@@ -18,13 +18,13 @@ from relaywarden.content import lexicon
 from relaywarden.content.text import Headers, Look, header_text
 
 _MOST_WORDS, _LAST_WORDS = 500, 150
+_STEM, _FIRSTS = lexicon.STEM, lexicon.FIRSTS
+_PAIRS = frozenset(entry for entry in lexicon.ENTRIES if " " in entry)
+_SINGLE = frozenset(lexicon.ENTRIES) - _PAIRS
 _SHORT = 120  # words
 BULK_KINDS = ("promo", "cta", "news", "engage", "product", "footer")
 BUSINESS_KINDS = ("order", "payment", "account", "booking", "notice", "person")
 _FOLDED = bytes(octet + 32 if 65 <= octet <= 90 else 32 if octet < 97 or 122 < octet < 128 else octet for octet in range(256))
-_SIGNS = re.compile(
-    rb"\xe2[\x80-\xbf].|\xc2[\x80-\xbf]|\xf0\x9f..", re.DOTALL
-)  # dashes, quotes, arrows, no-break spaces, emoji
 # Digits as 0, capitals as A: numbers of a kind are then found as fixed strings, which is many times faster than expressions.
 _SHAPE = bytes(48 if 48 <= octet <= 57 else 65 if 65 <= octet <= 90 else octet for octet in range(256))
 _CODES = (b" 000000 ", b" 000000.", b" 000-000 ", b" 000 000 ", b" 00000000 ", b":000000 ", b"A-000000 ")
@@ -37,7 +37,7 @@ _LIST_SOFTWARE = re.compile(
 )
 _CAMPAIGN_FIELDS = frozenset(
     "x-mc-user x-mailchimp-campaign-id x-newsletter x-mailing-id x-mailinglist x-csa-complaints x-rpcampaign x-sendinblue-campaign "
-    "x-klaviyo-message-id x-mautic-campaign x-cmail-campaign x-job-campaign x-mailing-list x-accountcode x-bulkmail x-listmember "
+    "x-klaviyo-message-id x-mautic-campaign x-cmail-campaign x-job-campaign x-mailing-list x-bulkmail x-listmember "
     "x-list-id x-listid x-phplist-campaign x-hs-campaign".split()
 )
 _BULK_SENDER = re.compile(
@@ -135,7 +135,7 @@ def _subject(subject: str, found: Measured) -> None:
 def _body(seen: Look, found: Measured) -> None:
     values, visible = found.values, seen.visible
     shape = visible.translate(_SHAPE)
-    stems = _stems(visible)
+    stems = _stems(seen.letters)
     thinner = math.sqrt(max(len(stems), _SHORT) / _SHORT)  # a long text has words of every kind
     for kind, words in _kinds(stems).items():
         # Receipts have footers as long as a mailing's: more words of it say nothing more.
@@ -191,21 +191,17 @@ def _any(signs: tuple[bytes, ...], octets: bytes) -> bool:
 
 
 def _stems(octets: bytes) -> list[str]:
-    octets = octets.translate(_FOLDED) if octets.isascii() else _SIGNS.sub(b" ", octets).translate(_FOLDED)
-    words = octets.decode("utf-8", "ignore").split()
+    words = octets.translate(_FOLDED).decode("utf-8", "ignore").lower().split()
     if len(words) > _MOST_WORDS:
         words = words[: _MOST_WORDS - _LAST_WORDS] + words[-_LAST_WORDS:]
-    if octets.isascii():
-        return [word[: lexicon.STEM] for word in words]
-    return [word[: lexicon.STEM].lower() for word in words]
+    return [word[:_STEM] for word in words]
 
 
 def _kinds(stems: list[str]) -> dict[str, list[str]]:
     """The entries of the lexicon that occur, by kind."""
-    firsts = lexicon.FIRSTS
-    pairs = [first + " " + second for first, second in zip(stems, stems[1:]) if first in firsts]  # noqa: B905 - by intent
+    pairs = [first + " " + second for first, second in zip(stems, stems[1:]) if first in _FIRSTS]  # noqa: B905 - by intent
     found: dict[str, list[str]] = {}
-    for entry in sorted(lexicon.ENTRIES.keys() & {*stems, *pairs}):
+    for entry in sorted(_SINGLE.intersection(stems) | _PAIRS.intersection(pairs)):
         for kind in lexicon.ENTRIES[entry]:
             found.setdefault(kind, []).append(entry)
     return found

@@ -29,6 +29,7 @@ NEAR = 10  # bits in which two messages of one template may differ
 _BANDS, _BAND_BITS = 8, 8
 _FEWEST = 4
 _MOST_WORDS = 400
+_SHORT = 3  # octets: such words stand in names (de, van), and say little
 _LANE = 16  # bits of a lane: more than enough for _MOST_WORDS pairs
 _ONES = sum(1 << _LANE * lane for lane in range(BITS))
 _REMEMBERED = 20_000
@@ -36,7 +37,8 @@ _REMEMBERED = 20_000
 # Octets as they stand, but: what ends a word is a blank, what marks a word as personal is a NUL.
 _PERSONAL = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@/._-=&?%+#$*:~\\^{}[]<>|_\x00")
 _MASKED = bytes(0 if octet in _PERSONAL else octet if octet > 0x60 else 32 for octet in range(256))
-_FOLDED = bytes(octet + 32 if 65 <= octet <= 90 else 32 if octet < 97 or 122 < octet < 128 else octet for octet in range(256))
+_FOLDED = bytes(octet + 32 if 65 <= octet <= 90 else 32 if octet == 46 else _MASKED[octet] for octet in range(256))
+
 
 # A template's words come again with each of its messages.  Pairs of words: their bits, one in each lane.
 _lanes: dict[bytes, int] = {}
@@ -44,11 +46,7 @@ _lanes: dict[bytes, int] = {}
 
 def fingerprint(seen: Look) -> int:
     """The fingerprint of what a message shows, 1 to 2^64 - 1; 0: it shows too little."""
-    words = _stable(seen.visible)
-    if len(words) < _FEWEST:
-        words = seen.visible.translate(_FOLDED).split()[:_MOST_WORDS]
-    if len(words) < _FEWEST:
-        words = [host for host in dict.fromkeys(seen.hosts) for _ in range(2)][:_MOST_WORDS]
+    words = _words(seen.letters) or [host for host in dict.fromkeys(seen.hosts) for _ in range(2)][:_MOST_WORDS]
     if len(words) < _FEWEST:
         return 0
     pairs = {first + b" " + second for first, second in zip(words, words[1:])}  # noqa: B905 - one shorter by intent
@@ -115,9 +113,16 @@ class Families:
             self._by_band.setdefault(band, set()).add(value)
 
 
-def _stable(visible: bytes) -> list[bytes]:
-    words = visible.translate(_MASKED).split()
-    return [word for word in words[: 2 * _MOST_WORDS] if b"\0" not in word and len(word) > 1][:_MOST_WORDS]
+def _words(letters: bytes) -> list[bytes]:
+    """The words that all messages of the template have; where these are few, shorter ones too, and at last all."""
+    stable = [word for word in letters.translate(_MASKED).split()[: 2 * _MOST_WORDS] if b"\0" not in word]
+    for shortest in (_SHORT, 1):
+        words = [word for word in stable if len(word) > shortest]
+        if len(words) >= _FEWEST:
+            return words[:_MOST_WORDS]
+    words = [word for word in letters.translate(_FOLDED).split()[:_MOST_WORDS] if b"\0" not in word]
+    foreign = [word for word in words if word[0] > 0x7F]  # of a script without capitals, among Latin names
+    return foreign if len(foreign) >= _FEWEST else words
 
 
 def _spread(pair: bytes) -> int:

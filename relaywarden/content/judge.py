@@ -50,8 +50,9 @@ def judge(headers: Headers, body: bytes | Look, recipients: int = 1) -> Judgemen
     worths = {name: value * WEIGHTS[name].worth for name, value in found.values.items() if value}
     score = round(1 / (1 + math.exp(-max(-30.0, min(30.0, BIAS.worth + sum(worths.values()))))), 3)
     stream: Stream = "bulk" if score >= BULK else "transactional" if score < TRANSACTIONAL else "unsure"
-    weighty = sorted(worths.items(), key=lambda item: (-abs(item[1]), item[0]))[:_MOST_REASONS]
-    return Judgement(stream, score, tuple(_reason(name, worth, found) for name, worth in weighty if abs(worth) >= _SAYS_SOMETHING))
+    telling = [(abs(worth), name) for name, worth in worths.items() if abs(worth) >= _SAYS_SOMETHING]
+    weighty = sorted(telling, reverse=True)[:_MOST_REASONS]
+    return Judgement(stream, score, tuple(_reason(name, worths[name], found) for _, name in weighty))
 
 
 def _reason(name: str, worth: float, found: features.Measured) -> str:

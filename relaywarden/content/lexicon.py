@@ -15,7 +15,7 @@ _TABLE: dict[str, str] = {
     "promo": """
 partire da;vanaf;zu gewinnen;partir de;à partir;dès;cash back;cashback;trade in;packages from;our pick;stylists;le menu;ab nur;schnell sein;lohnt sich;op is;selection;sélection;
 half price;price drop;was now;low rates;pre approved;pre selected;apr;a month;per month;mo;free spins;spins;casino;slots;betting;crypto;investment opportunity;backlinks;seo;pills;viagra;weight loss;vip;
-limited stock;limited spots;limited edition;stock up;double points;points;perks;free gift;free delivery;complimentary;treat yourself;getaway;getaways;escape;test drive;showroom;dealer;new in;fresh;collection;styles;outfit;lookbook;gift guide;
+limited stock;limited spots;limited edition;stock up;double points;points;perks;free gift;free delivery;complimentary;treat yourself;getaway;getaways;escape;test drive;showroom;dealer;new in;fresh;styles;outfit;lookbook;gift guide;
 gifts;holiday gift;summer;spring sale;hot deals;super sale;season sale;buy one;get one;one free;from only;starting at;prices from;save more;big savings;today only;hours only;days left;only today;offre spéciale;nur solange;solange der;
 premières;nouvelle saison;primera compra;solo hoy;sólo hoy;solo oggi;só hoje;alleen vandaag;alleen dit;tylko dziś;tylko dzisiaj;taniej o;promocyjna;promocyjny;
 sale;sales;discount;coupon;voucher;promo;promotion;deals;deal;clearance;bargain;savings;save up;off your;off everything;
@@ -65,7 +65,7 @@ newsletter;digest;weekly;this week;this month;monthly;roundup;round up;in this;i
 articles;podcast;webinar;conference;workshop;speakers;agenda;keynote;save the;event;events;meetup;festival;tips;recipes;recipe;inspiration;stories;story;
 our latest;latest news;latest posts;forward to;this issue;min read;new episode;case study;ebook;whitepaper;guide;fundraising;campaign;petition;community news;volunteers;
 our work;gallery;portfolio;our services;recommended for;you may;you might;handpicked;curated;picks;highlights;sponsored;sponsor;team behind;
-diese woche;diesen monat;neuigkeiten;ausgabe;aktuelles;veranstaltung;veranstaltungen;einladung;rezepte;rezept;tipps;wochenrückblick;monatlich;
+diese woche;diesen monat;neuigkeiten;ausgabe;aktuelles;veranstaltung;veranstaltungen;einladung;rezepte;tipps;wochenrückblick;monatlich;
 wöchentlich;themen;beitrag;artikel lesen;magazin;neues aus;liebe leser;liebe leserinnen;rundbrief;im überblick;
 cette semaine;ce mois;actualités;actus;lettre d;infolettre;édition;événement;événements;recettes;recette;conseils;la une;magazine;inspirations;
 chers abonnés;au programme;chers lecteurs;
@@ -88,6 +88,7 @@ enquête;jouw mening;uw mening;mening;beoordeel;beoordeling;we missen;missen je;
 ankieta;ankietę;twoja opinia;opinię;opinia;oceń;tęsknimy;urodziny;urodzin;zadowolony;koszyk;koszyku;polecić;
 undersökning;undersøgelse;din åsikt;din mening;vi saknar;vi savner;födelsedag;fødselsdag;bursdag;kundvagn""",
     "product": """
+our senior;our developers;developers are;hiring;shall i;send profiles;quoi de;nouvelle application;mode sombre;dark mode;mobile app;in review;doubled;full story;sin matrícula;
 3 ways;tip of;pro tip;get the most;most out;compare plans;choose a;your trial;trial ends;free trial;upgrade your;worth a;15 min;min chat;next week;follow up;we help;help teams;helped companies;book a;pipeline;outreach;marketing;
 what s;s new;new features;new feature;introducing;announcing;now available;changelog;release notes;product update;product updates;roadmap;coming soon;shipped this;
 upgrade to;premium;go pro;unlimited;do more;get more;power up;integrations;we launched;just launched;early access;beta;our plans;our customers;demo;free consultation;
@@ -108,10 +109,10 @@ darse de;darte de;date de;cancelar suscripción;cancelar la;dejar de;navegador;v
 disiscriviti;disiscriverti;annulla iscrizione;cancellarti;cancella iscrizione;nel browser;tuo browser;versione web;non ricevere;preferenze;
 descadastrar;descadastre;cancelar inscrição;cancelar a;cancelar subscrição;deixar de;não deseja;versão web;preferências;
 afmelden;uitschrijven;schrijf uit;online versie;webversie;in browser;voorkeuren;
-wypisz;wypisać;rezygnuj;zrezygnuj;rezygnacja;anuluj subskrypcję;przeglądarce;wersja online;nie chcesz;preferencje;
+wypisz;wypisać;zrezygnuj;anuluj subskrypcję;przeglądarce;wersja online;nie chcesz;preferencje;
 avprenumerera;avregistrera;afmeld;avmeld;webbläsare;webbversion""",
     "order": """
-on the way;on its;arrives;arriving;will arrive;left with;collect;collection;was shipped;we shipped;we packed;return request;backorder;shipment;consignment;parcel locker;
+on the way;on its;arrives;arriving;will arrive;left with;collection;was shipped;we shipped;we packed;return request;backorder;shipment;consignment;parcel locker;
 your order;order number;order no;order id;order confirmation;order confirmed;order details;order summary;order total;order placed;order has;order is;order was;my order;track order;order status;
 order date;order shipped;shipped;dispatched;on its;out for;has been;delivered;delivery date;estimated delivery;expected delivery;tracking number;tracking;parcel;your package;
 package;courier;carrier;track your;track shipment;shipping address;delivery address;billing address;items ordered;qty;quantity;subtotal;ready for;pick up;pickup;return label;your return;
@@ -160,6 +161,7 @@ hasło;hasła;zresetuj;zresetować;kod weryfikacyjny;weryfikacja;weryfikacyjny;l
 jednorazowy;
 lösenord;adgangskode;passord;återställ;nulstil;tilbakestill;verifieringskod;bekræftelseskode;engangskode;logga in;bekräfta;bekræft;bekreft;ditt konto;din konto""",
     "booking": """
+your room;estancia;habitación;hora de;estadia;quarto;camera;kamer;pokój;zimmer;chambre;votre séjour;godz;
 scheduled for;see you;reminder your;platform;coach;terminal;checkin;table for;party of;doors open;row;pickup time;dropped off;picked up;trip fare;journey;on time;delayed;
 booking;booking reference;reservation;booking confirmed;appointment;check in;check out;itinerary;boarding;boarding pass;flight;departure;arrival;gate;seat;passenger;guests;nights;confirmation number;your ticket;your tickets;e ticket;your stay;
 your visit;your appointment;your trip;your ride;your table;rescheduled;cancelled;canceled;arrive;room type;driver;fare;your booking;your reservation;admit;meeting id;
@@ -172,11 +174,15 @@ boeking;boekingsnummer;reservering;afspraak;je afspraak;uw afspraak;vlucht;vertr
 rezerwacja;rezerwacji;rezerwację;wizyta;wizyty;wizytę;lot;odlot;wyjazd;przyjazd;miejsce;pasażer;nocy;bilet;bilety;odwołana;
 bokning;bokningsnummer;reservation;avgång;afgang;ankomst;tid hos;din tid;din aftale;din time""",
     "notice": """
+rent;landlord;repair;repaired;reading;on call;grade was;labour;fixed;erinnerung;abgeholt;versichertenkarte;versicherung;versicherungsnummer;abrechnung;jahresabrechnung;zählerstand;guthaben;reparatur;werkstatt;miete;rezept liegt;liegt bereit;steht bereit;
+rappel;absence;ordonnance;loyer;réparation;consommation;justifier;vie scolaire;médecin;informons que;vous informons;espace client;recordatorio;avería;alquiler;médico;le informamos;área de;localizador;promemoria;bolletta;affitto;la informiamo;
+area clienti;lembrete;renda;aluguel;vence em;informamos que;área de;médico;herinnering;jaarafrekening;afrekening;klantnummer;huur;reparatie;huisarts;recept ligt;staat klaar;ligt klaar;przypomnienie;przypominamy;wizycie;gabinet;
+lekarz;recepta;recepty;czynsz;naprawa;numer klienta;informujemy;prosimy o;påminnelse;recept klart;
 online banking;session;postfach;posteingang;new document;neues dokument;your plate;
 please contact;contact the;call us;dear customer;dear resident;do not reply;your portal;patient;doctor;clinic;school office;class;student;council;permit;decision;deadline;due by;approved;declined;rejected;completed;resolved;investigating;scheduled maintenance;
 latency;error;errors;deploy;commit;pipeline;expires on;renew;your licence;your license;tax office;your file;your records;affected;third party;reviewed;review the;we will pay;leave request;your manager;shift;
 ticket number;support ticket;support request;case number;your case;reference number;your application;your claim;policy number;your contract;your request;we received;have received;has received;terms of;privacy policy;
-incident;outage;maintenance;data breach;personal data;unauthorized;unauthorised;effective;required to;regulation;notify you;action required;was updated;been updated;been approved;been completed;been received;is ready;has failed;
+incident;outage;data breach;personal data;unauthorized;unauthorised;effective;required to;regulation;notify you;action required;was updated;been updated;been approved;been completed;been received;is ready;has failed;
 alert;threshold;backup;server;build;deployment;failed;downtime;disk;report is;export;download your;attached;attachment;please find;prescription;results;test results;lab;enrollment;grade;certificate;signed;signature;document;
 vorgangsnummer;ihre anfrage;ihr antrag;ihr anliegen;eingegangen;ticketnummer;vertrag;ihr vertrag;vertragsnummer;schadensnummer;datenschutz;im anhang;anbei;nutzungsbedingungen;bescheid;bewerbung;bearbeitet;aktenzeichen;
 votre demande;votre dossier;de dossier;votre contrat;pièce jointe;ci joint;conditions générales;bien reçu;candidature;sinistre;

@@ -23,11 +23,12 @@ import quopri
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 Headers = Sequence[tuple[str, bytes | str]]
 
 _SEARCHED = 256 * 1024
-_HEAD, _TAIL = 12 * 1024, 4 * 1024
+_HEAD, _TAIL = 10 * 1024, 4 * 1024
 _DEEPEST, _MOST_PARTS = 6, 40
 _LONGEST_VALUE = 2_000
 _BASE64_WINDOW = 128 * 1024  # decoding is cheaper than finding <body> undecoded
@@ -38,6 +39,8 @@ _DECODABLE = re.compile(r"(iso|windows|cp|koi8|gb|big5|euc|shift|mac|latin)[-_a-
 _ENCODED_WORD = re.compile(r"=\?([A-Za-z0-9_.:-]{1,40})(?:\*[^?\s]{0,20})?\?([bBqQ])\?([^?\s]{0,400})\?=")
 _BETWEEN_WORDS = re.compile(r"\?=[ \t\r\n]{1,10}=\?")
 _FIELD = re.compile(rb"^([!-9;-~]{1,80}):[ \t]*((?:[^\r\n]|\r?\n[ \t]){0,2000})", re.MULTILINE)
+_BETWEEN_TAGS = re.compile(rb">[ \t\r\n]*([^<\s][^<]*)")
+_SIGNS = re.compile(rb"\xe2[\x80-\xbf].|\xc2[\x80-\xbf]|\xf0\x9f..|\xe3\x80.", re.DOTALL)
 _IMAGE = re.compile(rb"<img\b[^<>]*>")
 _HOST = re.compile(rb"href\s{0,5}=[\s\"']{0,5}https?://([^\s\"'/>?#:]{1,253})")
 _PLAIN_HOST = re.compile(rb"https?://([^\s\"'/>?#:]{1,253})")
@@ -51,6 +54,7 @@ class Look:
     """What a message shows."""
 
     visible: bytes  # text without tags, UTF-8, case kept, one blank between words
+    letters: bytes  # the same without dashes, quotes, currencies, emoji, no-break blanks, and the stops of Chinese and Japanese
     is_html: bool
     hosts: tuple[bytes, ...]  # of each link, lower case, in order
     images: int
@@ -77,11 +81,11 @@ def look(headers: Headers, body: bytes) -> Look:
     window = _window(content, encoding, is_html=found.html is not None)
     if found.html is None:
         hosts = tuple(host.lower() for host in _PLAIN_HOST.findall(window))
-        return Look(_single(_utf8(window, charset)), False, hosts, 0, 0, found.attachments)
+        return _look(_utf8(window, charset), False, hosts, 0, 0, found.attachments)
     small = window.lower()
     images = _IMAGE.findall(small)
     pixels = sum(1 for image in images if len(_ONE_PIXEL.findall(image)) >= 2)
-    return Look(_single(_visible(window, charset)), True, tuple(_HOST.findall(small)), len(images), pixels, found.attachments)
+    return _look(_visible(window, charset), True, tuple(_HOST.findall(small)), len(images), pixels, found.attachments)
 
 
 def split(message: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
@@ -194,8 +198,10 @@ def _base64(octets: bytes) -> bytes:
     return b""
 
 
-def _single(text: bytes) -> bytes:
-    return b" ".join(text.split())
+def _look(text: bytes, is_html: bool, hosts: tuple[bytes, ...], images: int, pixels: int, attachments: tuple[str, ...]) -> Look:
+    visible = b" ".join(text.split())
+    letters = visible if visible.isascii() else _SIGNS.sub(b" ", visible)
+    return Look(visible, letters, is_html, hosts, images, pixels, attachments)
 
 
 def _utf8(octets: bytes, charset: str) -> bytes:
@@ -208,8 +214,7 @@ def _visible(window: bytes, charset: str) -> bytes:
         if start in window:
             first, *others = window.split(start)
             window = b" ".join([first, *(rest.partition(end)[2] for rest in others)])
-    # What stands between `<` and `>` goes; a `<` that nothing closes hides nothing.
-    text = _utf8(b" ".join([piece[piece.find(b">") + 1 :] for piece in window.split(b"<")]), charset)
+    text = _utf8(b" ".join(_BETWEEN_TAGS.findall(b">" + window)), charset)
     if b"&" not in text:
         return text
     for filler in (b"&nbsp;", b"&zwnj;", b"&#847;", b"&shy;", b"&#8199;"):
@@ -218,7 +223,12 @@ def _visible(window: bytes, charset: str) -> bytes:
 
 
 def _entity(match: re.Match[bytes]) -> bytes:
-    return html.unescape(match[0].decode("ascii")).encode("utf-8", "replace")
+    return _character(match[0])
+
+
+@lru_cache(maxsize=512)
+def _character(entity: bytes) -> bytes:
+    return html.unescape(entity.decode("ascii")).encode("utf-8", "replace")
 
 
 def _word(match: re.Match[str]) -> str:

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from relaywarden.ledger.balances import ADMITTED, Balances, Check, Cost, Fields
 from relaywarden.ledger.counters import Counters
 from relaywarden.ledger.grants import GRANTED
+from relaywarden.ledger.merging import merge
 from relaywarden.ledger.operations import (
-    BY_ENTRY,
     Abandon,
     Account,
     Charge,
@@ -120,8 +120,8 @@ def apply(books: StoreBooks, operation: Operation) -> Result:
             return _refund(books, operation)
         case Read(account):
             return _read(books, account)
-        case Steer(_, change):
-            state = merge(books.load_state(), change)
+        case Steer(_, change, by):
+            state = merge(books.load_state(), change, by, books.now_ms)
             books.save_state(state)
             return Done(state)
         case Reset():
@@ -132,18 +132,6 @@ def apply(books: StoreBooks, operation: Operation) -> Result:
             return _score(books, operation)
         case _:
             return record(books, operation, recipient_digest)
-
-
-def merge(state: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`state` with `change` in it; None removes a key, those in BY_ENTRY are changed entry by entry."""
-    merged = dict(state)
-    for key, value in change.items():
-        if key in BY_ENTRY and isinstance(value, Mapping):
-            entries = {**merged.get(key, {}), **value}
-            merged[key] = {name: entry for name, entry in entries.items() if entry is not None} or None
-        else:
-            merged[key] = value
-    return {key: value for key, value in merged.items() if value is not None}
 
 
 def suspended(state: Mapping[str, Any], now_ms: int) -> str | None:

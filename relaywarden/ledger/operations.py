@@ -37,7 +37,6 @@ from relaywarden.ledger.scores import Scores
 from relaywarden.limits import Limit, Meter, Scope
 
 METERS = tuple(Meter)
-BY_ENTRY = ("limits", "grants", "faults", "tenants", "selectors", "members")  # of the dynamic state; lua/steer.lua has them too
 
 
 @dataclass(frozen=True)
@@ -173,17 +172,21 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Steer:
-    """Merge `change` into the tenant's dynamic state; None removes a key, the keys in BY_ENTRY are changed entry by entry.
+    """Merge `change` into the tenant's dynamic state; None removes a key, the keys in BY_ENTRY (merging.py) change by entry.
 
     suspended  {reason, by, until_ms}               refuse everything
     slow       {factor, until_ms, reason, by}       every limit times a factor
     mode       "observe" or "enforce"               instead of the plan's
     limits     {balance key: amount}                instead of the plan's amounts
     grants     {id: {meter, amount, used, until_ms, reason, by}}   what may be sent beyond the limits
+
+    `by`: where it is given, what somebody else said and still holds is left as it is, as `merging` says; the result's state
+    tells what stands then.
     """
 
     tenant: str
     change: Mapping[str, Any]
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from relaywarden.ledger.counters import Counters
 from relaywarden.ledger.records import (
     HOUR_MS,
+    MANUAL,
     Claim,
     Claimed,
     History,
@@ -30,6 +32,7 @@ from relaywarden.ledger.records import (
 MARKS = "!mark"  # the topic of the last tags of Tally, by source
 ONCE = "!once:"  # and of names that were counted or claimed; the value is the tag
 _VALUE = ""  # the one field of such a topic
+_PAIR = re.compile(r"([0-9]{1,15})\.([0-9]{1,15})")  # what a double holds exactly
 
 
 class SuppressionBooks(Protocol):
@@ -42,7 +45,7 @@ class SuppressionBooks(Protocol):
         ...
 
     def load_suppression(self, digest: bytes) -> str | None:
-        """Why a recipient is not to be sent to, expired or not."""
+        """Why a recipient is not to be sent to now."""
         ...
 
 
@@ -70,11 +73,11 @@ class RecordBooks(SuppressionBooks, Protocol):
         ...
 
     def load_suppressions(self) -> list[str]:
-        """The whole list, expired or not."""
+        """The whole list; what has expired may be there."""
         ...
 
-    def save_suppression(self, digest: bytes, value: str | None) -> None:
-        """Put a recipient on the list, or take it off."""
+    def save_suppression(self, digest: bytes, value: str | None, until_ms: int = 0) -> None:
+        """Put a recipient on the list until then, or take it off."""
         ...
 
     def find(self, name: str) -> str | None:
@@ -102,7 +105,7 @@ def record(books: RecordBooks, op: Record, digest: Digest) -> RecordResult:
             return Claimed(tuple(_claim(books, name, op.tag, op.ttl_ms) for name in op.names))
         case Suppress(_, entries):
             for address, entry in entries.items():
-                books.save_suppression(digest(address), entry.pack() if entry is not None else None)
+                _suppress(books, digest(address), entry)
             return Listed()
         case Suppressed():
             return listed(books.load_suppressions(), books.now_ms)
@@ -127,14 +130,29 @@ def listed(values: Sequence[str], now_ms: int) -> Listed:
 
 def suppression(books: SuppressionBooks, digest: bytes) -> str:
     """The entry that forbids this recipient now, packed; empty: none."""
-    value = books.load_suppression(digest)
-    return value if value and int(value.partition("\t")[0]) > books.now_ms else ""
+    return books.load_suppression(digest) or ""
+
+
+def _suppress(books: RecordBooks, digest: bytes, entry: Suppression | None) -> None:
+    present = books.load_suppression(digest) if entry is not None else None
+    if entry is not None and present is not None and not _replaces(entry, Suppression.unpack(present)):
+        return
+    if entry is None or entry.until_ms <= books.now_ms:
+        books.save_suppression(digest, None)
+    else:
+        books.save_suppression(digest, entry.pack(), entry.until_ms)
+
+
+def _replaces(new: Suppression, present: Suppression) -> bool:
+    """A person's entry yields to a person's only; of all others the one that ends later stays."""
+    return new.kind == MANUAL if present.kind == MANUAL else new.until_ms >= present.until_ms
 
 
 def _tally(books: RecordBooks, op: Tally) -> bool:
     if op.mark is not None:
         source, tag = op.mark
-        if books.load_notes(MARKS, (source,)).get(source) == tag:
+        last = books.load_notes(MARKS, (source,)).get(source)
+        if last is not None and _is_known(tag, last):
             return False
         books.save_notes(MARKS, {source: tag}, op.keep_ms)
     if op.once and not _claim(books, op.once, "", op.once_ms):
@@ -148,6 +166,14 @@ def _tally(books: RecordBooks, op: Tally) -> bool:
         counters.add_at(name, amount, at_ms)
     books.save_counters(counters.pack())  # by them the book is listed
     return True
+
+
+def _is_known(tag: str, last: str) -> bool:
+    """A tag N.M is known where the last one was not below it, as a pair of numbers; any other where it is the last one."""
+    now, then = _PAIR.fullmatch(tag), _PAIR.fullmatch(last)
+    if now is None or then is None:
+        return tag == last
+    return (int(now[1]), int(now[2])) <= (int(then[1]), int(then[2]))
 
 
 def _claim(books: RecordBooks, name: str, tag: str, ttl_ms: int) -> bool:

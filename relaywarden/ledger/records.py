@@ -12,6 +12,11 @@ Exactly once: a Tally with `mark` (source, tag) counts nothing where that source
 nothing where that name is known; a Claim with the tag of before is answered as before.  So a reader that repeats its last step
 after a lost answer or a crash changes nothing.
 
+Tags "N.M" (whole numbers of at most 15 digits) must grow, by N and then by M: one that is not above the last is known.  A
+failover of Redis may forget the reader's position and keep the marks; what is read again then is not counted twice.  It may
+be lost where the reader cuts it otherwise, up to the tag it had reached.  So a reader that has no position at all must not
+begin at 1, but above all tags it ever gave (the seconds since 1970 will do).
+
 Books are named like tenants.  "!m:QUEUE-ID" holds a message's story, "!monitor" the monitor's own notes.
 """
 
@@ -27,11 +32,12 @@ from relaywarden.limits import MAX_AMOUNT
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 HISTORY_MS = 35 * DAY_MS
+MANUAL = "manual"  # the kind of a suppression that a person put on the list
 COUNTERS = (
     "messages", "recipients", "bytes", "refused", "rejected", "held", "delivered", "deferred", "bounced", "complained",
 )  # fmt: skip
 _DETAIL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_MOST_DETAILS = 200
+_MOST_DETAILS = 1000
 _LONGEST_REASON = 200
 _UNFIT = re.compile(r"[\x00-\x1f\x7f]+")
 
@@ -48,7 +54,7 @@ class Tally:
     counts: Mapping[str, int]
     details: Mapping[str, int] = field(default_factory=dict)
     at_ms: int = 0
-    mark: tuple[str, str] | None = None  # (source, tag)
+    mark: tuple[str, str] | None = None  # (source, tag); tags "N.M" grow
     once: str = ""
     once_ms: int = HISTORY_MS  # how long the name is known
     keep_ms: int = HISTORY_MS
@@ -146,7 +152,7 @@ class Suppression(NamedTuple):
     """Why a recipient must not be sent to, and for how long."""
 
     address: str
-    kind: str  # bounced, complained, manual
+    kind: str  # bounced, complained, MANUAL
     since_ms: int
     until_ms: int
     reason: str = ""
@@ -166,7 +172,11 @@ class Suppression(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Suppress:
-    """Put recipients on the tenant's list (None: take off); the key of `entries` is the address."""
+    """Put recipients on the tenant's list (None: take off); the key of `entries` is the address.
+
+    Who is listed already: an entry of kind MANUAL is replaced only by one of that kind, any other only by one that ends no
+    earlier.  One that has expired counts for nothing.
+    """
 
     tenant: str
     entries: Mapping[str, Suppression | None]

@@ -58,12 +58,14 @@ CREATE TABLE IF NOT EXISTS note (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS note_expiry ON note (expires_ms);
 
-CREATE TABLE IF NOT EXISTS suppression (
+CREATE TABLE IF NOT EXISTS suppressed (
     book TEXT NOT NULL,
     digest BLOB NOT NULL,
     value TEXT NOT NULL,
+    expires_ms INTEGER NOT NULL,
     PRIMARY KEY (book, digest)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS suppressed_expiry ON suppressed (expires_ms);
 
 CREATE TABLE IF NOT EXISTS pointer (
     tenant TEXT NOT NULL,

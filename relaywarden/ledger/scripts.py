@@ -122,8 +122,8 @@ def _arguments(operation: Operation, ttl: int) -> tuple[str, tuple[Any, ...]]:
             return "refund", (*_account(account), queue_id, connection, counter)
         case Read(account):
             return "read", (account.wire,)
-        case Steer(_, change):
-            return "steer", (json.dumps(dict(change)),)
+        case Steer(_, change, by):
+            return "steer", (json.dumps(dict(change)), _raw(by))
         case Reset():
             return "reset", ()
         case Take(account, amount):

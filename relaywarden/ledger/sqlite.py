@@ -7,7 +7,7 @@ host's.  `synchronous=NORMAL`: a commit survives the death of every process; a p
 How it fails: locked beyond the timeout, disk full, unreadable, corrupt: StoreUnavailableError with SQLite's own words.
 
 Known limits: one host only, and a file system with working locks (not NFS).  A tenant's balances stay in the file (some
-500 bytes a limit) until the tenant is reset; tickets are removed when they expire.
+500 bytes a limit) until the tenant is reset; everything else is removed some time after it expired.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.005
 _BUSY = "database is locked"  # SQLite's text for SQLITE_BUSY; Python 3.10 gives no error code
 _SWEEP_EVERY = 64  # batches
 _SWEEP_ROWS = 2000
+# What has an index on `expires_ms`: after each batch up to twice as many expired rows go as the batch wrote, so none pile up.
+_EXPIRING = {"hour": "book, hour, name", "note": "book, topic, name", "suppressed": "book, digest"}
 _LOADED_TOGETHER = 256  # SQLite before 3.32 takes 999 parameters
 _WITHOUT_BALANCES = (Note, Notes, Claim, Look, Suppress, Suppressed, History)
 
@@ -159,6 +161,9 @@ class SqliteLedger:
         for table, statement in UPSERTS.items():
             if changed[table]:
                 self._db.executemany(statement, changed[table])
+        for table in _EXPIRING:
+            if changed[table]:
+                self._sweep_expired(table, now_ms, 2 * len(changed[table]))
         self._batches += 1
         if self._batches % _SWEEP_EVERY == 0:
             self._sweep(now_ms)
@@ -189,13 +194,17 @@ class SqliteLedger:
                     books[book].know_notes(topic, fields)
 
     def _sweep(self, now_ms: int) -> None:
-        """Remove expired tickets, from the oldest on."""
+        """Remove what has expired; tickets from the oldest on."""
         for table in ("ticket", "pointer"):
             self._db.execute(
                 f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} ORDER BY rowid LIMIT {_SWEEP_ROWS})"  # noqa: S608  # our own constants
                 " AND expires_ms < ?",
                 (now_ms,),
             )
-        for table, keys in (("hour", "book, hour, name"), ("note", "book, topic, name")):
-            oldest = f"SELECT {keys} FROM {table} WHERE expires_ms < ? LIMIT {_SWEEP_ROWS}"  # noqa: S608  # our own constants
-            self._db.execute(f"DELETE FROM {table} WHERE ({keys}) IN ({oldest})", (now_ms,))  # noqa: S608  # the same
+        for table in _EXPIRING:
+            self._sweep_expired(table, now_ms, _SWEEP_ROWS)
+
+    def _sweep_expired(self, table: str, now_ms: int, most: int) -> None:
+        keys = _EXPIRING[table]
+        oldest = f"SELECT {keys} FROM {table} WHERE expires_ms < ? ORDER BY expires_ms LIMIT ?"  # noqa: S608  # our own constants
+        self._db.execute(f"DELETE FROM {table} WHERE ({keys}) IN ({oldest})", (now_ms, most))  # noqa: S608  # the same

@@ -21,9 +21,9 @@ UPSERTS = {
     "ON CONFLICT DO UPDATE SET ticket=excluded.ticket, expires_ms=excluded.expires_ms",
     "hour": "INSERT INTO hour VALUES (?,?,?,?,?) "
     "ON CONFLICT DO UPDATE SET amount=amount+excluded.amount, expires_ms=max(expires_ms, excluded.expires_ms)",
-    "note expiry": "UPDATE note SET expires_ms=? WHERE book=? AND topic=? AND expires_ms>?",
+    "note expiry": "UPDATE note SET expires_ms=? WHERE book=? AND topic=? AND expires_ms>? AND expires_ms<>?",
     "note": "REPLACE INTO note VALUES (?,?,?,?,?)",
-    "suppression": "REPLACE INTO suppression VALUES (?,?,?)",
+    "suppressed": "REPLACE INTO suppressed VALUES (?,?,?,?)",
     "tenant": "REPLACE INTO tenant VALUES (?,?,?)",
 }
 _FOREVER = 2**62
@@ -54,8 +54,14 @@ class SqliteBooks:
 
     def changed(self) -> Iterator[tuple[str, Iterable[tuple[Any, ...]]]]:
         """What is to be written, by table."""
+        topics = self._dirty["note expiry"]
         for table, rows in self._dirty.items():
-            yield table, [(self._tenant, self.counters, self.state)] if table == "tenant" else rows.values()
+            if table == "tenant":
+                yield table, [(self._tenant, self.counters, self.state)]
+            elif table == "note":
+                yield table, [(*row, topics[topic][0]) for (topic, _), row in rows.items()]
+            else:
+                yield table, rows.values()
         for shelf in self._shelves.values():
             yield "sketch", shelf.rows()
 
@@ -150,32 +156,32 @@ class SqliteBooks:
                 rows.pop((topic, name), None)
                 self._db.execute("DELETE FROM note WHERE book=? AND topic=? AND name=?", (self._tenant, topic, name))
             else:
-                rows[topic, name] = (self._tenant, topic, name, value, expires)
+                rows[topic, name] = (self._tenant, topic, name, value)
                 if known is not None:
                     known[name] = value
-        if ttl_ms:  # the whole topic lives as long as what was written last
-            self._dirty["note expiry"][topic] = (expires, self._tenant, topic, self.now_ms)
+        # The whole topic lives as long as what was written last.
+        self._dirty["note expiry"][topic] = (expires, self._tenant, topic, self.now_ms, expires)
 
     def load_suppression(self, digest: bytes) -> str | None:
-        written = self._dirty["suppression"].get(digest)
+        written = self._dirty["suppressed"].get(digest)
         if written is not None:
             return str(written[2])
-        query = "SELECT value FROM suppression WHERE book=? AND digest=?"
-        row = self._db.execute(query, (self._tenant, digest)).fetchone()
+        query = "SELECT value FROM suppressed WHERE book=? AND digest=? AND expires_ms>?"
+        row = self._db.execute(query, (self._tenant, digest, self.now_ms)).fetchone()
         return row[0] if row else None
 
     def load_suppressions(self) -> list[str]:
-        query = "SELECT digest, value FROM suppression WHERE book=?"
-        found = dict(self._db.execute(query, (self._tenant,)).fetchall())
-        found.update((digest, row[2]) for digest, row in self._dirty["suppression"].items())
+        query = "SELECT digest, value FROM suppressed WHERE book=? AND expires_ms>?"
+        found = dict(self._db.execute(query, (self._tenant, self.now_ms)).fetchall())
+        found.update((digest, row[2]) for digest, row in self._dirty["suppressed"].items())
         return list(found.values())
 
-    def save_suppression(self, digest: bytes, value: str | None) -> None:
+    def save_suppression(self, digest: bytes, value: str | None, until_ms: int = 0) -> None:
         if value is not None:
-            self._dirty["suppression"][digest] = (self._tenant, digest, value)
+            self._dirty["suppressed"][digest] = (self._tenant, digest, value, min(until_ms, _FOREVER))
         else:
-            self._dirty["suppression"].pop(digest, None)
-            self._db.execute("DELETE FROM suppression WHERE book=? AND digest=?", (self._tenant, digest))
+            self._dirty["suppressed"].pop(digest, None)
+            self._db.execute("DELETE FROM suppressed WHERE book=? AND digest=?", (self._tenant, digest))
 
     def _topic(self, topic: str) -> dict[str, str]:
         if topic not in self._notes:

@@ -49,7 +49,7 @@ OWN_FILE = _FOLDER / "own.yaml"
 BUILT_IN = tuple(
     _FOLDER / f"{name}.yaml"
     for name in (
-        *("google", "microsoft", "yahoo", "apple", "regional", "filters"),
+        *("google", "microsoft", "yahoo", "apple", "regional", "america", "filters"),
         *("postfix", "lists", "message", "sender", "mailbox", "transport"),
     )
 )

@@ -118,17 +118,22 @@ local function finish(state, ...)
   return {...}
 end
 
--- The entry of the suppression list that forbids this recipient now; empty: none.
+-- The entry of the suppression list that forbids this recipient now; empty: none.  One that has expired goes, so that
+-- the next charge of this recipient takes the fast path again.
 local function suppression(digest)
   local value = redis.call('HGET', base .. ':x', digest)
-  return value and tonumber(string.match(value, '^%d+')) > now and value or ''
+  if not value then return '' end
+  if tonumber(string.match(value, '^%-?%d+')) > now then return value end
+  redis.call('HDEL', base .. ':x', digest)
+  redis.call('ZREM', base .. ':y', digest)
+  return ''
 end
 
 local function count_suppressed()
   local hour = floor(now / 3600000)
   local record = base .. ':h:' .. whole(hour)
   redis.call('HINCRBY', record, 'suppressed', 1)
-  redis.call('PEXPIREAT', record, whole((hour + 1) * 3600000 + HISTORY))
+  keep_until(record, (hour + 1) * 3600000 + HISTORY)
 end
 
 -- The decision as it goes back: {0 admitted | 1 refused | 2 suspended | 3 held | 4 suppressed, repeated, refusal, reason, granted}.

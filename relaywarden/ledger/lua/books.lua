@@ -9,7 +9,8 @@
 --   base:u:KEY  hash  a unique-recipients sketch
 --   base:h:HOUR  hash  what happened in an hour, by name
 --   base:n:TOPIC  hash  notes; base:n:!once:NAME  string  what was counted or claimed once, and by whom
---   base:x  hash  the suppression list, by the digest of the recipient; expires never
+--   base:x  hash  the suppression list, by the digest of the recipient; expires with its last entry
+--   base:y  sorted set  the same digests by the time until which each is listed
 --   base:s  string  dynamic state, JSON; expires never
 --   base:t:ID  string  a ticket
 --   base:q:QUEUE-ID, base:c:CONNECTION  string  the ticket that they stand for
@@ -31,6 +32,12 @@ local pack, unpack_bin, sub, find = struct.pack, struct.unpack, string.sub, stri
 
 local function whole(number)
   return string.format('%.0f', number)
+end
+
+-- never sooner than it expires already
+local function keep_until(key, time)
+  local ttl = redis.call('PTTL', key)
+  if ttl < 0 or ttl < time - now then redis.call('PEXPIREAT', key, whole(time)) end
 end
 
 local fields, dirty, longest = {}, {}, 0

@@ -2,9 +2,23 @@
 -- ARGV: when (ms; 0: now), how long the record is kept (ms), source of the mark, its tag, once, how long that is known (ms),
 -- number of counters, counter, amount, ..., detail, amount, ...
 local at, keep, source, once = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[5]
+-- a tag N.M is known where the last one was not below it, as a pair of numbers; any other where it is the last one
+local function pair(tag)
+  local high, low = string.match(tag, '^(%d+)%.(%d+)$')
+  if high and #high <= 15 and #low <= 15 then return tonumber(high), tonumber(low) end
+end
+
+local function is_known(tag, last)
+  local high, low = pair(tag)
+  local last_high, last_low = pair(last)
+  if not high or not last_high then return tag == last end
+  return high < last_high or high == last_high and low <= last_low
+end
+
 if source ~= '' then
   local marks = base .. ':n:!mark'
-  if redis.call('HGET', marks, source) == ARGV[4] then return 0 end
+  local last = redis.call('HGET', marks, source)
+  if last and is_known(ARGV[4], last) then return 0 end
   redis.call('HSET', marks, source, ARGV[4])
   redis.call('PEXPIRE', marks, ARGV[2])
 end
@@ -22,7 +36,7 @@ for i = 8, #ARGV, 2 do
   if i < 8 + 2 * tonumber(ARGV[7]) then count_at(ARGV[i], amount, at) end
 end
 if counted then
-  redis.call('PEXPIREAT', record, whole((hour + 1) * 3600000 + keep))
+  keep_until(record, (hour + 1) * 3600000 + keep)
   load_counters() -- by them the book is listed
   write_counters()
   write_fields()
