@@ -2,10 +2,15 @@
 
 Scored are
 - the templates below --data, each family by weights that were trained without it (leave one family out), with the confusion;
-- bench/messages/apart.txt, by the weights as they stand; words and weights were chosen without it.
+- bench/messages/apart.txt, by the weights as they stand, which were trained without it.
 
-A bulk message counts as found if the answer is bulk; unsure is a miss, and is no false alarm.  Exit status 1 if precision or
-recall of either is below 90 %, if more than 10 % are unsure, or if business of one person (transactional) is called bulk in more than 2 % of apart.txt.
+Known limit: the lexicon was widened after a look at the totals of apart.txt, by the same hand that wrote it, so that it says
+little about unknown mail.  Messages written later, and scored once before anything was changed, gave a recall of bulk of 75 to
+90 % and a precision of 89 to 100 %; they stand in tuning.txt now.
+
+A bulk message counts as found if the answer is bulk; unsure is a miss, and is no false alarm.  Exit status 1 if precision
+or recall of either is below 90 %, if more than 10 % are unsure, or if more than 2 % of the transactional messages of apart.txt
+are called bulk.
 
     bench/evaluate_streams.py [--data /work/shared/data/templates] [-v]
 """
@@ -21,11 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
-from templates_render import DATA, Sample, templates, written  # noqa: E402
-from train_streams import fit, measured, rows  # noqa: E402
-
 from relaywarden.content import text  # noqa: E402
 from relaywarden.content.judge import BULK, TRANSACTIONAL, judge  # noqa: E402
+from templates_render import DATA, Sample, templates, written  # noqa: E402
+from train_streams import fit, measured, rows  # noqa: E402
 
 TARGET, MOST_UNSURE, MOST_ALARMS = 0.9, 0.1, 0.02
 Scored = tuple[Sample, float]
@@ -77,7 +81,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("-v", "--verbose", action="store_true", help="also the close ones, with reasons")
     options = parser.parse_args()
-    precision, recall, unsure, alarms = report("written, kept apart", list(apart(ROOT / "bench/messages/apart.txt")), verbose=options.verbose)
+    precision, recall, unsure, alarms = report(
+        "written, kept apart", list(apart(ROOT / "bench/messages/apart.txt")), verbose=options.verbose
+    )
     good = min(precision, recall) >= TARGET and unsure <= MOST_UNSURE and alarms <= MOST_ALARMS
     if not options.data.is_dir():
         print(f"{options.data}: not there, only the written set was scored")

@@ -1,9 +1,9 @@
 """templates_render - messages with a known stream, for training and scoring: templates and written texts, made into mail.
 
-Templates are those below /work/shared/data/templates (see README.md there), labelled in bench/labels/streams.json; the written
-texts stand in bench/messages.  Each becomes a whole message with headers, a recipient's data, tracked links, an encoding.  What is not
-the text is drawn from the same lots for both streams, weighted as it is in the field, so that no header gives the label away:
-receipts carry List-Unsubscribe at times, and mailings at times do not.
+Templates are those below /work/shared/data/templates (see README.md there), labelled in bench/labels/streams.json; the
+written texts stand in bench/messages.  Each becomes a whole message with headers, a recipient's data, tracked links, an
+encoding.  What is not the text is drawn from the same lots for both streams, weighted as in the field, so that no header gives
+the label away: receipts carry List-Unsubscribe, and mailings at times do not.
 
 Everything is drawn from a seed; the same seed gives the same octets.
 """
@@ -23,7 +23,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 DATA = Path("/work/shared/data/templates")
 LABELS = HERE / "labels/streams.json"
-NAMES = "Anna Petrov|Luis Ortega|Maja Lind|Tom Becker|Chloé Martin|Wei Zhang|Priya Nair|Jan de Vries|Olu Adeyemi|Sara Rossi".split("|")
+NAMES = (
+    "Anna Petrov", "Luis Ortega", "Maja Lind", "Tom Becker", "Chloé Martin",
+    "Wei Zhang", "Priya Nair", "Jan de Vries", "Olu Adeyemi", "Sara Rossi",
+)  # fmt: skip
 SENDERS = ("no-reply", "hello", "info", "contact", "mail", "team", "support")
 SUBJECTS = {
     "confirm": ("Your order has shipped", "Your order {n} is on its way", "Shipping confirmation"),
@@ -43,7 +46,8 @@ SUBJECTS = {
 }
 SAME_AS = {
     "confirmation": "confirm", "shipped": "confirm", "update": "ping", "activation": "invite", "rating": "survey",
-    "digest-left": "digest", "digest-right": "digest", "two-column": "digest", "responsive": "plain", "fluid": "plain", "hybrid": "plain",
+    "digest-left": "digest", "digest-right": "digest", "two-column": "digest",
+    "responsive": "plain", "fluid": "plain", "hybrid": "plain",
 }  # fmt: skip
 _HOLE = re.compile(r"\{\{[^{}]{0,40}\}\}|<(?:first ?name)>", re.IGNORECASE)
 _LINK = re.compile(r"href\s*=\s*\"[^\"]*\"", re.IGNORECASE)
@@ -52,7 +56,7 @@ _TAG = re.compile(r"<(style|script|head)\b.*?</\1>|<!--.*?-->|<[^<>]*>", re.DOTA
 
 
 FOOTERS = {
-    "en": "You receive this email because you have an account with us. Follow us. Manage preferences | Unsubscribe | View in browser",
+    "en": "You receive this because you have an account with us. Follow us. Manage preferences | Unsubscribe | View in browser",
     "de": "Folgen Sie uns. Sie erhalten diese E-Mail als unser Kunde. Abmelden | Einstellungen | Im Browser ansehen",
     "fr": "Suivez-nous. Se désabonner | Gérer mes préférences | Voir dans le navigateur",
     "es": "Síguenos. Darse de baja | Preferencias | Ver en el navegador",
@@ -100,15 +104,27 @@ def written(path: Path, seed: int = 1, *, dressed: bool = False) -> Iterator[Sam
         yield Sample(f"{path.stem} {number} ({language}): {subject[:50]}", f"{path.stem}-{language}", stream, message)
 
 
-def mail(stream: str, subject: str, page: str, name: str, draw: random.Random, *, local: str = "", text: str = "", listed: bool = False) -> bytes:
+def mail(
+    stream: str,
+    subject: str,
+    page: str,
+    name: str,
+    draw: random.Random,
+    *,
+    local: str = "",
+    text: str = "",
+    listed: bool = False,
+) -> bytes:
     """A message as it comes from a client; the headers' frequencies are a guess at the field's."""
     bulk = stream == "bulk"
     message = EmailMessage(policy=SMTP)
-    domain = f"{draw.choice('northgate brightwater tallywise loom harbour'.split())}.example"
+    domain = f"{draw.choice(['northgate', 'brightwater', 'tallywise', 'loom', 'harbour'])}.example"
     message["From"] = f"{domain.partition('.')[0].title()} <{local or draw.choice(SENDERS)}@{domain}>"
     message["To"] = f"{name.partition(' ')[0].encode('ascii', 'ignore').decode().lower()}{draw.randrange(999)}@mailbox.example"
     message["Subject"] = subject
-    message["Date"] = f"{draw.choice('Mon Tue Wed'.split())}, {draw.randrange(1, 28)} Mar 2026 10:{draw.randrange(10, 59)}:00 +0000"
+    message["Date"] = (
+        f"{draw.choice(['Mon', 'Tue', 'Wed'])}, {draw.randrange(1, 28)} Mar 2026 10:{draw.randrange(10, 59)}:00 +0000"
+    )
     message["Message-ID"] = f"<{draw.getrandbits(64):x}@{domain}>"
     if listed or draw.random() < (0.75 if bulk else 0.6):
         message["List-Unsubscribe"] = f"<https://{domain}/u/{draw.getrandbits(64):x}>"
@@ -138,7 +154,7 @@ def _fill(text: str, name: str, draw: random.Random) -> str:
     """A recipient's own values."""
     for hole, value in (
         ("{name}", name),
-        ("{n}", f"{draw.choice('A B NB- 1 2'.split())}{draw.randrange(10_000, 9_999_999)}"),
+        ("{n}", f"{draw.choice(['A', 'B', 'NB-', '1', '2'])}{draw.randrange(10_000, 9_999_999)}"),
         ("{code}", f"{draw.randrange(100_000, 999_999)}"),
         ("{amount}", draw.choice(("€{}", "${}", "{} €", "£{}")).format(f"{draw.randrange(5, 900)}.{draw.randrange(10, 99)}")),
         ("{date}", f"{draw.randrange(1, 28)}.{draw.randrange(1, 12):02}.2026"),
@@ -151,17 +167,25 @@ def _fill(text: str, name: str, draw: random.Random) -> str:
 def _personal(page: str, name: str, draw: random.Random) -> str:
     """A template with a recipient's name, and links that are tracked."""
     page = _NAME.sub(name, _HOLE.sub(name, page))
-    return _LINK.sub(lambda _: f'href="https://click.northgate.example/l/{draw.getrandbits(64):x}?u={draw.getrandbits(32)}"', page)
+    return _LINK.sub(
+        lambda _: f'href="https://click.northgate.example/l/{draw.getrandbits(64):x}?u={draw.getrandbits(32)}"', page
+    )
 
 
 def _page(text: str, stream: str, draw: random.Random) -> str:
     """HTML around a written text, in one of three dresses; pictures and social links come with both streams."""
     pictures = draw.choice((1, 2, 3, 6) if stream == "bulk" else (0, 1, 1, 3))
     rows = "".join(f"<tr><td style='padding:8px;font-family:Arial'>{html.escape(line)}</td></tr>" for line in text.split("\n"))
-    images = "".join(f"<tr><td><img src='https://img.example/{draw.getrandbits(32):x}.png' width='600'></td></tr>" for _ in range(pictures))
+    images = "".join(
+        f"<tr><td><img src='https://img.example/{draw.getrandbits(32):x}.png' width='600'></td></tr>" for _ in range(pictures)
+    )
     link = "<tr><td><a href='https://click.northgate.example/{}'>{}</a></td></tr>"
     links = "".join(link.format(f"{draw.getrandbits(64):x}", "&rsaquo;") for _ in range(draw.choice((1, 2, 3, 8))))
-    social = "".join(link.format(f"{draw.getrandbits(64):x}", site) for site in ("Facebook", "Instagram")) if draw.random() < 0.4 else ""
+    social = (
+        "".join(link.format(f"{draw.getrandbits(64):x}", site) for site in ("Facebook", "Instagram"))
+        if draw.random() < 0.4
+        else ""
+    )
     pixel = "<img src='https://o.northgate.example/p' width='1' height='1'>" if draw.random() < 0.5 else ""
     style = "<style>td{color:#333}@media(max-width:600px){td{width:100%!important}}</style>"
     return f"<html><head>{style}</head><body><table>{images}{rows}{links}{social}</table>{pixel}</body></html>"

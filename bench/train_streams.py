@@ -19,10 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
-from templates_render import DATA, Sample, templates, written  # noqa: E402
-
 from relaywarden.content import features, text  # noqa: E402
 from relaywarden.content.weights import BIAS, WEIGHTS  # noqa: E402
+from templates_render import DATA, Sample, templates, written  # noqa: E402
 
 TABLE = ROOT / "relaywarden/content/weights.py"
 RENDERINGS = (1, 2, 3)
@@ -60,8 +59,8 @@ def fit(data: Sequence[Row]) -> dict[str, float]:
             slope[""] += error
             for name, value in values.items():
                 slope[name] += error * value
-        for name in worth:
-            moved = worth[name] - _RATE * slope[name] / (total / 8 + STIFFNESS)
+        for name, value in list(worth.items()):
+            moved = value - _RATE * slope[name] / (total / 8 + STIFFNESS)
             worth[name] = moved if name == "" else max(moved, 0.0) if guess[name] > 0 else min(moved, 0.0)
     return worth
 
@@ -77,7 +76,14 @@ def main() -> int:
         print(f"{name or 'bias':20}{(WEIGHTS[name] if name else BIAS).guess:7.2f}{value:7.2f}")
     if options.write:
         table = _ROW.sub(lambda row: f'    "{row[1]}": Weight({row[2]}, {worth[row[1]]:.2f},', TABLE.read_text())
-        TABLE.write_text(re.sub(r"^BIAS = Weight\((-?[\d.]+), -?[\d.]+,", lambda row: f"BIAS = Weight({row[1]}, {worth['']:.2f},", table, flags=re.MULTILINE))
+        TABLE.write_text(
+            re.sub(
+                r"^BIAS = Weight\((-?[\d.]+), -?[\d.]+,",
+                lambda row: f"BIAS = Weight({row[1]}, {worth['']:.2f},",
+                table,
+                flags=re.MULTILINE,
+            )
+        )
     return 0
 
 

@@ -66,7 +66,7 @@ class Story:
     blocked: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        for event in self.events:
+        for event in () if self.last else self.events:
             settle(self.last, event)
 
     @property
@@ -91,13 +91,14 @@ def settle(last: dict[str, StoryEvent], event: StoryEvent) -> None:
     if event.kind not in ENDS or not name:
         return
     known = last.get(name)
-    if known is None:
-        if len(last) < MOST_RECIPIENTS:
-            last[name] = event
-    elif event.kind == BOUNCED:
+    if len(last) < MOST_RECIPIENTS if known is None else _supersedes(event, known):
         last[name] = event
-    elif known.kind != BOUNCED and (event.kind, known.kind) != (HANDED_OVER, DELIVERED) and event.at >= known.at // 1:
-        last[name] = event
+
+
+def _supersedes(event: StoryEvent, known: StoryEvent) -> bool:
+    if BOUNCED in (event.kind, known.kind):
+        return known.kind != BOUNCED
+    return event.at >= known.at // 1 and (event.kind, known.kind) != (HANDED_OVER, DELIVERED)
 
 
 def short(text: str) -> str:
@@ -124,7 +125,7 @@ def read(queue_id: str, notes: Mapping[str, str]) -> Story | None:
         return None
     more, blocked = log.pop("more", 0), log.pop("blocked", None)
     last: dict[str, StoryEvent] = {}
-    for event in _events(log.pop("last", None)):
+    for event in (*_events(log.pop("last", None)), *events):
         settle(last, event)
     events.sort(key=lambda event: event.at)
     return Story(queue_id, log, milter, events, more if isinstance(more, int) else 0, last, set(_texts(blocked)))

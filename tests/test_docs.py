@@ -61,6 +61,7 @@ COMMANDS = [
     "suppress",
     "hold",
     "release",
+    "replay",
 ]
 
 

@@ -233,10 +233,10 @@ class Attributor:
     ) -> None:
         outcome = "complained" if isinstance(event, Complaint) else event.outcome.value
         name = once_name(outcome, event.queue_id, found.name)
-        provider = provider_of(found.recipient, found.last)
+        provider = found.provider or provider_of(found.recipient)
         counted.once.append(Once(tenant.name, name, outcome, (*details, f"{provider}.{outcome}"), event.at))
         counted.tenants.add(tenant.name)
-        if event.member in self._members:
+        if found.provider and event.member in self._members:
             counted.once.append(Once(warmup.books(event.member, provider), name, outcome, details, event.at))
 
     def _tenant(self, message: Message, claimed: str) -> Tenant | None:

@@ -1,8 +1,8 @@
 """message_command - `relaywarden classify --message`: is a message transactional mail or bulk mail, and why.
 
-For each file, in order, one block for people or, with `as_json`, one object a line: `file`, `stream`, `score` (0 transactional to
-1 bulk), `reasons` (a list; those that speak against bulk begin with `-`), `fingerprint` (16 hexadecimal digits; null: too little
-text).  Each is written at once, so that the command can stand in a pipe.
+For each file, in order, one block for people or, with `as_json`, one object a line: `file`, `stream`, `score` (0
+transactional to 1 bulk), `reasons` (a list; those that speak against bulk begin with `-`), `fingerprint` (16 hexadecimal
+digits; null: too little text).  Each is written at once, so that the command can stand in a pipe.
 
 How it fails: a file that cannot be read ends the command with a ClickException that names it; those before it are answered.
 What is not a message is judged by whatever text it shows.

@@ -61,9 +61,7 @@ class ReportDesk:
         self._remember_ms, self._history_ms = settings.monitor.remember, settings.monitor.history
         self._reads_log = bool(settings.monitor.postfix_log) or settings.monitor.journal is not None
         self._reads_accounting = bool(settings.monitor.accounting) or settings.monitor.spool is not None
-        self._nobodys: dict[
-            bytes, float
-        ] = {}  # tag -> when it was asked for: few, a tag only comes out of a token that verified
+        self._nobodys: dict[bytes, float] = {}  # tag -> when it was asked for; few: they come out of tokens that verified
 
     def deliver(self, data: bytes, envelope_to: str) -> None:
         """Take one message; raises StoreUnavailableError: bring it again."""
@@ -109,7 +107,7 @@ class ReportDesk:
         return trace if is_of(opened, tenant, trace.tenant, trace.at) else Trace()
 
     def _count(self, report: Report, tenant: Tenant, told: Story, found: About, is_another: bool) -> None:
-        provider, queue_id = provider_of(found.recipient, found.last), told.queue_id
+        provider, queue_id = found.provider or provider_of(found.recipient), told.queue_id
         outcome = _BOUNCED if report.kind is Kind.BOUNCE else "complained"
         name = once_name(outcome, queue_id, found.name)
         operations: list[Operation] = []

@@ -6,7 +6,8 @@ The document is the contract of `explain QUEUE-ID --json`:
     tickets   what policyd charged, one object for each tenant that has a message of this queue id
     milter    what the milter decided, as it wrote it
     facts     login, client, message_id, sender, size, recipients, accepted_at, gone_at, as far as they are known
-    events    [{at, kind, recipient, member, relay, status, reply, category}, ...] in order; `more`: how many were not kept
+    events    [{at, kind, recipient, member, relay, status, reply, category}, ...] in order; `more`: how many were not kept,
+              between the first story.FIRST_EVENTS and the others
     summary   recipients, delivered, deferred, bounced, handed_over, unknown, complained; reasons {category: recipients};
               text, the end in words
 
@@ -27,7 +28,7 @@ from typing import Any
 from relaywarden.cli.output import iso_time, plain
 from relaywarden.ledger.ticket import Phase, Ticket
 from relaywarden.limits import MAX_AMOUNT, format_bytes
-from relaywarden.story import Story, StoryEvent
+from relaywarden.story import FIRST_EVENTS, Story
 
 PHASES = {
     Phase.OPEN: "open: charged by policyd, not yet settled by the milter",
@@ -91,8 +92,6 @@ def lines(item: dict[str, Any]) -> Iterator[str]:
         yield f"  {at or ' ' * 20}  {plain(text, 1200)}"
     if item.get("ticket_fault"):
         yield f"  {plain(item['ticket_fault'])}"
-    if item["more"]:
-        yield f"  {plain(item['more'])} more events were not kept"
     yield f"  end: {plain(item['summary']['text'])}"
 
 
@@ -110,7 +109,9 @@ def _steps(item: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
         yield facts.get("accepted_at") or begun, 1, text
     if milter:
         yield _when(milter.get("at")) or begun, 2, f"milter: {_milter(milter)}"
-    for event in item["events"]:
+    for number, event in enumerate(item["events"]):
+        if number == FIRST_EVENTS and item["more"]:
+            yield event["at"], 3, f"... {item['more']} more, which were not kept"
         yield event["at"], 3, _event(event)
     if facts.get("gone_at"):
         yield facts["gone_at"], 4, "left the queue"
@@ -161,13 +162,12 @@ def _event(event: dict[str, Any]) -> str:
 
 
 def _summary(tickets: Sequence[tuple[str, Ticket]], told: Story, silence: str) -> dict[str, Any]:
-    last: dict[str, StoryEvent] = {}
-    complained = set()
-    for number, event in enumerate(told.events):
-        if event.kind in _ENDS and event.recipient:
-            last[event.recipient.casefold()] = event
-        elif event.kind == "complained" and event.category not in _NO_COMPLAINT:
-            complained.add(event.recipient.casefold() or number)
+    last = told.last
+    complained = {
+        event.recipient.casefold() or number
+        for number, event in enumerate(told.events)
+        if event.kind == "complained" and event.category not in _NO_COMPLAINT
+    }
     known = Counter(_ENDS[event.kind] for event in last.values())
     charged = max((len(ticket.charged) for _, ticket in tickets), default=0)
     whole = max(len(last), _amount(told.facts.get("recipients")) or charged)

@@ -41,26 +41,26 @@ def finding(signal: Mapping[str, Any]) -> str:
 
 
 def _steering(item: dict[str, Any]) -> Iterator[str]:
-    undo = f"; `relaywarden resume {item['tenant']}` ends it"
+    undo = f"; `relaywarden resume {item['tenant']}` ends it"  # before the reason, which may be long
     suspended = item["standing"] == "suspended"  # by policyd too: the same is said to the milters
     if suspended:
-        yield f"suspended{_word(item['state']['suspended'])}{undo}"
+        yield f"suspended{_word(item['state']['suspended'], undo)}"
     stands = item["state"].get("standing") or {}
     if stands.get("step") == item["standing"] and item["standing"] in _STEPS:
         factor = item["state"].get("slow", {}).get("factor", 1)
-        yield f"{_STEPS[item['standing']].format(factor=factor)}{_word(stands)}{undo}"
+        yield f"{_STEPS[item['standing']].format(factor=factor)}{_word(stands, undo)}"
     said = item["steering"]
     for name, text in _DONE.items():
         entry = said.get(name)
         if entry and not (suspended and name == "suspended"):
             own = entry if isinstance(entry, Mapping) else {"reason": entry}
-            yield f"{text}{_word({'by': said.get('by'), 'until_ms': said.get('until_ms'), **own})}{undo}"
+            yield f"{text}{_word({'by': said.get('by'), 'until_ms': said.get('until_ms'), **own}, undo)}"
 
 
-def _word(entry: Mapping[str, Any]) -> str:
-    """Until when, by whom and why."""
+def _word(entry: Mapping[str, Any], undo: str) -> str:
+    """Until when, by whom, what ends it, and why."""
     until = f" until {iso_time(entry['until_ms'])}" if entry.get("until_ms") else ""
-    return f"{until} by {entry.get('by') or 'unknown'}: {entry.get('reason') or 'no reason given'}"
+    return f"{until} by {entry.get('by') or 'unknown'}{undo}: {entry.get('reason') or 'no reason given'}"
 
 
 def _limits(item: dict[str, Any]) -> Iterator[str]:

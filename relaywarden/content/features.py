@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from relaywarden.content import lexicon
 from relaywarden.content.text import Headers, Look, header_text
@@ -32,25 +33,29 @@ _REFERENCES = (b"A0000", b"A-0000", b"#0000", b"A-000", b"AA000", b"0-0000")
 _CURRENCIES = (b"$0", b"$ 0", b"\xe2\x82\xac", b"\xc2\xa3", b"EUR", b"AAA 0", b"0 AAA", b"0 z\xc5\x82", b"0 kr")
 _SOCIAL = re.compile(r"(?:^|\.)(?:facebook|twitter|instagram|linkedin|youtube|pinterest|tiktok|x|t|fb|vk)\.(?:com|me|co|be)$")
 _LIST_SOFTWARE = re.compile(
-    r"mailchimp|mailman|phplist|sympa|listserv|campaign|klaviyo|mautic|acymailing|newsletter|mailerlite|hubspot|sendy|constant ?contact|"
-    r"marketo|pardot|emarsys|dotdigital|cleverreach|rapidmail|sendinblue|brevo|getresponse|activecampaign|aweber|mailpoet|beehiiv|substack"
+    r"mailchimp|mailman|phplist|sympa|listserv|campaign|klaviyo|mautic|acymailing|newsletter|mailerlite|hubspot|sendy|"
+    r"constant ?contact|marketo|pardot|emarsys|dotdigital|cleverreach|rapidmail|sendinblue|brevo|getresponse|activecampaign|"
+    r"aweber|mailpoet|beehiiv|substack"
 )
-_CAMPAIGN_FIELDS = frozenset(
-    "x-mc-user x-mailchimp-campaign-id x-newsletter x-mailing-id x-mailinglist x-csa-complaints x-rpcampaign x-sendinblue-campaign "
-    "x-klaviyo-message-id x-mautic-campaign x-cmail-campaign x-job-campaign x-mailing-list x-bulkmail x-listmember "
-    "x-list-id x-listid x-phplist-campaign x-hs-campaign".split()
-)
+_CAMPAIGN_FIELDS = frozenset([
+    "x-mc-user", "x-mailchimp-campaign-id", "x-newsletter", "x-mailing-id", "x-mailinglist", "x-csa-complaints", "x-rpcampaign",
+    "x-sendinblue-campaign", "x-klaviyo-message-id", "x-mautic-campaign", "x-cmail-campaign", "x-job-campaign",
+    "x-mailing-list", "x-bulkmail", "x-listmember", "x-list-id", "x-listid", "x-phplist-campaign", "x-hs-campaign",
+])  # fmt: skip
 _BULK_SENDER = re.compile(
-    r"news|market|promo|offer|deals|sale|campaign|digest|mailing|hello|editor|community|angebot|oferta|offre|aktion|events?\b|team@|insider|club|weekly"
+    r"news|market|promo|offer|deals|sale|campaign|digest|mailing|hello|editor|community|angebot|oferta|offre|aktion|events?\b|"
+    r"team@|insider|club|weekly"
 )
 _BUSINESS_SENDER = re.compile(
-    r"receipt|billing|invoice|order|security|account|password|verif|notif|alert|shipping|ship|track|payment|support|booking|reserv|ticket|"
-    r"bestell|rechnung|versand|kundenservice|commande|factur|pedido|ordini|fattur|zamowien|statement|confirm|service|appointment|termin|auto|otp|code"
+    r"receipt|billing|invoice|order|security|account|password|verif|notif|alert|ship|track|payment|support|booking|reserv|"
+    r"ticket|bestell|rechnung|versand|kundenservice|commande|factur|pedido|ordini|fattur|zamowien|statement|confirm|service|"
+    r"appointment|termin|auto|otp|code"
 )
-_GREETINGS = frozenset(
-    "hi hello dear hey hallo guten liebe lieber sehr bonjour cher chère hola estimad querid ciao gentil salve buongi olá ola caro cara prezad "
-    "beste geacht witaj dzień szanow cześć drogi hej kjære kære bonsoi".split()
-)
+_GREETINGS = frozenset(word[:_STEM] for word in (
+    "hi", "hello", "dear", "hey", "hallo", "hoi", "guten", "liebe", "lieber", "sehr", "bonjour", "bonsoir", "cher", "chère", "hola",
+    "estimado", "querido", "ciao", "gentile", "salve", "buongiorno", "olá", "ola", "caro", "cara", "prezado", "beste", "geachte",
+    "witaj", "dzień", "szanowny", "cześć", "drogi", "hej", "kjære", "kære",
+))  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -86,7 +91,12 @@ def _headers(headers: Headers, recipients: int, found: Measured) -> None:
         values["automatic"] = 1.0
     if "in-reply-to" in text or text.get("subject", "")[:4].lower() in {"re: ", "aw: ", "sv: "}:
         values["reply"] = 1.0
-    tools = [name for name in fields if name in _CAMPAIGN_FIELDS or name[:10] == "x-campaign"]
+    # What stands behind the prefix is the sender's, and is not repeated.
+    tools = [
+        name if name in _CAMPAIGN_FIELDS else "x-campaign"
+        for name in fields
+        if name in _CAMPAIGN_FIELDS or name[:10] == "x-campaign"
+    ]
     mailer = _LIST_SOFTWARE.search(
         f"{text.get('x-mailer', '')} {text.get('feedback-id', '')} {text.get('list-id', '')}".lower()
     )
@@ -199,7 +209,7 @@ def _stems(octets: bytes) -> list[str]:
 
 def _kinds(stems: list[str]) -> dict[str, list[str]]:
     """The entries of the lexicon that occur, by kind."""
-    pairs = [first + " " + second for first, second in zip(stems, stems[1:]) if first in _FIRSTS]  # noqa: B905 - by intent
+    pairs = [first + " " + second for first, second in pairwise(stems) if first in _FIRSTS]
     found: dict[str, list[str]] = {}
     for entry in sorted(_SINGLE.intersection(stems) | _PAIRS.intersection(pairs)):
         for kind in lexicon.ENTRIES[entry]:

@@ -1,13 +1,14 @@
 """fingerprint - 64 bits by which messages of one template are known, whatever each recipient's data.  Pure.
 
-The fingerprint is a simhash (Charikar 2002; Manku, Jain and Das Sarma, "Detecting near-duplicates for web crawling", 2007)
+The fingerprint is a simhash (Charikar 2002; Manku, Jain and Das Sarma 2007, "Detecting near-duplicates for web crawling")
 over pairs of neighbouring words.  What differs from recipient to recipient is left out before: every word with a capital
-letter (names, cities, greetings' names, headlines), a digit (amounts, dates, order numbers, codes) or a sign within or behind it
-(addresses, URLs, tracking ids, base64).  Each pair counts once, so that a receipt of two items is like one of seven.
+(names, cities, greetings, headlines), a digit (amounts, dates, order numbers, codes) or a sign within or behind it (addresses,
+URLs, tracking ids, base64), and words of three letters and less.  Each pair counts once, so that a receipt of two items is
+like one of seven.
 
 What stays is common to a template: two messages of it have the same fingerprint or one a few bits away.  Independent texts
-differ in 32 of 64 bits on average; 10 or fewer in common by chance is rarer than one in a hundred million.  `Families` gives
-all that are near one another the same key.
+differ in 32 of 64 bits on average, in 10 or fewer by chance less than once in a million pairs.  `Families` gives all that are
+near one another the same key.
 
 How it fails: it never raises.  0 means: too little text to know it by (fewer than 4 words); do not count it.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import pairwise
 
 from relaywarden.content.text import Look
 
@@ -49,7 +51,7 @@ def fingerprint(seen: Look) -> int:
     words = _words(seen.letters) or [host for host in dict.fromkeys(seen.hosts) for _ in range(2)][:_MOST_WORDS]
     if len(words) < _FEWEST:
         return 0
-    pairs = {first + b" " + second for first, second in zip(words, words[1:])}  # noqa: B905 - one shorter by intent
+    pairs = {first + b" " + second for first, second in pairwise(words)}
     if len(_lanes) > _REMEMBERED:
         _lanes.clear()
     lanes = _lanes

@@ -1,17 +1,17 @@
 """judge - is a message transactional mail, or bulk mail?  Pure, from its headers and a bounded part of its text.
 
-A linear model: the sum of its features (features.py), each times its worth (weights.py), is the log-odds of bulk; the logistic
-function makes a score of it, from 0 (transactional) to 1 (bulk), the share of bulk mail among messages of such a score.
-Below TRANSACTIONAL it is one, from BULK on the other, between unsure.  No feature alone reaches BULK: List-Unsubscribe is advised for
-receipts too (Yahoo's sender FAQ).
+A linear model: the sum of its features (features.py), each times its worth (weights.py), is the log-odds of bulk; the
+logistic function makes a score of it, from 0 (transactional) to 1 (bulk).  Below TRANSACTIONAL it is the one, from BULK on the
+other, between them unsure.  No header alone reaches BULK: List-Unsubscribe is advised for receipts too (Yahoo's sender FAQ).
 
-Surveys, birthdays, win-backs, digests, upselling, changelogs and invitations to follow count as bulk: many get them at once, and
-nobody asked.  What one message cannot show is how it is sent: thousands of one body are the business of fan-out.
+Surveys, birthdays, win-backs, digests, upselling, changelogs and invitations to follow count as bulk: many get them at once,
+and nobody asked.  What one message cannot show is how it is sent: thousands of one body are the business of fan-out.
 
-How it fails: it never raises.  A message that shows nothing is unsure at most.
+How it fails: it never raises.  A message that shows nothing is not bulk.
 
-Known limits: the languages of lexicon.py; others by structure, headers, numbers and emoji.  Notices of breaches and of new terms
-read like business with one person, and are judged so.
+Known limits: the languages of lexicon.py; others by structure, headers, numbers and emoji.  Notices of breaches and of new
+terms read like business with one person, and are judged so.  Where a message shows a mailing's footer and no word that the
+lexicon knows, it leans to bulk.
 """
 
 from __future__ import annotations
@@ -56,6 +56,6 @@ def judge(headers: Headers, body: bytes | Look, recipients: int = 1) -> Judgemen
 
 
 def _reason(name: str, worth: float, found: features.Measured) -> str:
-    """`words of promotion (discount, sale)`; a minus before what speaks against bulk.  Words are the lexicon's, not the sender's."""
+    """`words of promotion (discount, sale)`, after `-` if against bulk.  Words are the lexicon's, not the sender's."""
     words = ", ".join(lexicon.SPELLED.get(word, word) for word in found.words.get(name, ()))
     return f"{'-' if worth < 0 else ''}{WEIGHTS[name].text}{f' ({words})' if words else ''}"

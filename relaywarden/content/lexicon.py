@@ -2,9 +2,10 @@
 
 An entry is a word or two neighbouring words, in lower case; entries are separated by `;`.  Words are compared by their first
 STEM letters (`confirm`, `confirmation`, `confirmación` are one), so an entry stands for its inflections too.  A word that both
-kinds use (order, account, delivery) stands here in company only: `your order`, `order now`.
+kinds use (order, account) stands here in company: `your order`, `order now`.
 
-Lines: English, German, French, Spanish, Italian, Portuguese, Dutch, Polish, Scandinavian.
+Languages: English, German, French, Spanish, Italian, Portuguese, Dutch, Polish, and the commonest words of the Scandinavian
+ones.
 """
 
 from __future__ import annotations
@@ -13,189 +14,238 @@ STEM = 7
 
 _TABLE: dict[str, str] = {
     "promo": """
-partire da;vanaf;zu gewinnen;partir de;à partir;dès;cash back;cashback;trade in;packages from;our pick;stylists;le menu;ab nur;schnell sein;lohnt sich;op is;selection;sélection;
-half price;price drop;was now;low rates;pre approved;pre selected;apr;a month;per month;mo;free spins;spins;casino;slots;betting;crypto;investment opportunity;backlinks;seo;pills;viagra;weight loss;vip;
-limited stock;limited spots;limited edition;stock up;double points;points;perks;free gift;free delivery;complimentary;treat yourself;getaway;getaways;escape;test drive;showroom;dealer;new in;fresh;styles;outfit;lookbook;gift guide;
-gifts;holiday gift;summer;spring sale;hot deals;super sale;season sale;buy one;get one;one free;from only;starting at;prices from;save more;big savings;today only;hours only;days left;only today;offre spéciale;nur solange;solange der;
-premières;nouvelle saison;primera compra;solo hoy;sólo hoy;solo oggi;só hoje;alleen vandaag;alleen dit;tylko dziś;tylko dzisiaj;taniej o;promocyjna;promocyjny;
-sale;sales;discount;coupon;voucher;promo;promotion;deals;deal;clearance;bargain;savings;save up;off your;off everything;
-free shipping;free trial;special offer;exclusive;limited time;last chance;black friday;cyber monday;hurry;while stocks;gift card;
-best price;lowest price;your discount;early bird;early access;bestsellers;new arrivals;just in;back in;sold out;flash;offer ends;
-ends tonight;ends soon;ends sunday;don miss;members only;bonus;jackpot;win a;giveaway;redeem;loyalty;rewards;bogo;new collection;
-must have;favorites;favourites;trending;markdowns;unbeatable;offers;selling fast;final hours;ends midnight;this weekend;
-rabatt;rabatte;sonderangebot;angebote;angebot;schnäppchen;gutschein;rabattcode;sparen;spare;nur heute;nur noch;versandkostenfrei;
-gratis;kostenlos;aktion;ausverkauf;schlussverkauf;neuheiten;jetzt sichern;reduziert;gewinnspiel;gewinne;vorteil;exklusiv;
-lieblings;neue kollektion;bis zu;letzte chance;greif zu;highlights;
-soldes;promo;promotions;remise;réduction;réductions;offre;offres;profitez;bons plans;code promo;livraison offerte;gratuit;
-gratuite;dernière chance;dernières heures;vente privée;exclusif;exclusive;économisez;nouveautés;nouvelle collection;cadeau;jeu concours;
-jusqu à;à ne;petits prix;coup de;
-rebajas;descuento;descuentos;oferta;ofertas;promoción;cupón;ahorra;envío gratis;gratis;última oportunidad;últimas horas;
-últimos días;exclusivo;novedades;nueva colección;aprovecha;no te;sorteo;regalo;hasta un;precios;
-sconto;sconti;saldi;offerta;offerte;promozione;risparmia;spedizione gratuita;gratis;ultima occasione;ultime ore;ultimi giorni;
-esclusiva;novità;nuova collezione;approfitta;non perdere;regalo;fino al;codice sconto;buono;
-desconto;descontos;oferta;ofertas;promoção;promoções;cupom;cupão;economize;poupe;frete grátis;portes grátis;grátis;última chance;
-últimas horas;exclusivo;novidades;nova coleção;aproveite;não perca;sorteio;liquidação;até às;
-korting;kortingscode;aanbieding;aanbiedingen;actie;uitverkoop;bespaar;gratis;laatste kans;nog maar;exclusief;nieuwe collectie;
-profiteer;mis het;cadeau;sale;voordeel;winactie;tijdelijk;opruiming;
-rabat;rabatu;rabaty;zniżka;zniżki;promocja;promocje;wyprzedaż;okazja;okazje;oferta;oferty;oszczędź;darmowa dostawa;gratis;za darmo;
-ostatnia szansa;ostatnie godziny;ekskluzywne;nowości;nowa kolekcja;skorzystaj;nie przegap;konkurs;kod rabatowy;taniej;
-rea;rabattkod;erbjudande;tilbud;udsalg;salg;spar;fri frakt;sista chansen;sidste chance;siste sjanse;kampanj;kampagne;kampanje""",
+partire da; vanaf; zu gewinnen; partir de; à partir; dès; cash back; cashback; trade in; packages from; our pick;
+stylists; le menu; ab nur; schnell sein; lohnt sich; op is; selection; sélection; half price; price drop; was now;
+low rates; pre approved; pre selected; a month; per month; free spins; spins; casino; slots; betting; crypto;
+investment opportunity; backlinks; seo; pills; viagra; weight loss; vip; limited stock; limited spots; limited edition;
+stock up; double perks; free gift; free delivery; complimentary; treat yourself; getaway; escape; test drive; showroom;
+dealer; new in; fresh; styles; outfit; lookbook; gift guide; gifts; holiday gift; spring sale; hot deals; super sale;
+season sale; buy one; get one; one free; from only; starting at; prices from; save more; big savings; today only;
+hours only; days left; only today; offre spéciale; nur solange; solange der; premières; nouvelle saison; primera compra;
+solo hoy; sólo hoy; solo oggi; só hoje; alleen vandaag; alleen dit; tylko dziś; tylko dzisiaj; taniej o; promocyjna;
+sale; sales; discount; coupon; voucher; promo; promotion; deals; deal; clearance; bargain; savings; save up; off your;
+off everything; free shipping; free trial; special offer; exclusive; limited time; last chance; black friday;
+cyber monday; hurry; while stocks; gift card; best price; lowest price; your discount; early bird; early access;
+bestsellers; new arrivals; just in; back in; sold out; flash; offer ends; ends tonight; ends soon; ends sunday;
+don miss; members only; bonus; jackpot; win a; giveaway; redeem; loyalty; rewards; bogo; new collection; must have;
+favorites; favourites; trending; markdowns; unbeatable; offers; selling fast; final hours; ends midnight; this weekend;
+rabatt; rabatte; sonderangebot; angebote; schnäppchen; gutschein; rabattcode; sparen; spare; nur heute; nur noch;
+versandkostenfrei; gratis; kostenlos; aktion; ausverkauf; schlussverkauf; neuheiten; jetzt sichern; reduziert;
+gewinnspiel; gewinne; vorteil; exklusiv; lieblings; neue kollektion; bis zu; letzte chance; greif zu; highlights;
+soldes; remise; réduction; offre; offres; profitez; bons plans; code promo; livraison offerte; gratuit; dernière chance;
+dernières heures; vente privée; économisez; nouveautés; nouvelle collection; cadeau; jeu concours; jusqu à; à ne;
+petits prix; coup de; rebajas; descuento; oferta; ofertas; promoción; cupón; ahorra; envío gratis; última oportunidad;
+últimas horas; últimos días; novedades; nueva colección; aprovecha; no te; sorteo; regalo; hasta un; precios; sconto;
+sconti; saldi; offerta; offerte; promozione; risparmia; spedizione gratuita; ultima occasione; ultime ore;
+ultimi giorni; esclusiva; novità; nuova collezione; approfitta; non perdere; fino al; codice sconto; buono; desconto;
+promoção; promoções; cupom; cupão; economize; poupe; frete grátis; portes grátis; grátis; última chance; novidades;
+nova coleção; aproveite; não perca; sorteio; liquidação; até às; korting; aanbieding; actie; uitverkoop; bespaar;
+laatste kans; nog maar; nieuwe collectie; mis het; voordeel; winactie; tijdelijk; opruiming; rabat; rabatu; rabaty;
+zniżka; zniżki; promocja; wyprzedaż; okazja; okazje; oferty; oszczędź; darmowa dostawa; za darmo; ostatnia szansa;
+ostatnie godziny; ekskluzywne; nowości; nowa kolekcja; skorzystaj; nie przegap; konkurs; kod rabatowy; taniej; rea;
+rabattkod; erbjudande; tilbud; udsalg; salg; spar; fri frakt; sista chansen; sidste chance; siste sjanse; kampanj;
+kampagne""",
     "cta": """
-shop women;shop men;shop dresses;order ahead;get tickets;buy tickets;get your;book your;book early;book by;play now;apply now;apply today;see how;see what;watch the;read the;take the;start survey;try free;start free;explore the;visit our;visit us;
-find a;learn how;download now;download the;get it;treat your;donate $;give today;chip in;pledge;connect;see who;
-shop now;buy now;order now;order today;shop the;shop all;shop our;shop here;start shopping;shop today;shop new;browse;discover;learn more;read more;
-find out;see more;see all;view all;upgrade now;upgrade today;try it;try for;get started;get yours;claim your;claim now;grab;explore;book now;sign up;register now;
-save your;save my;reserve your;join now;join us;donate;donate now;watch now;listen now;get the;add to;start your;give it;check out;subscribe;become a;
-zum shop;jetzt shoppen;jetzt kaufen;jetzt bestellen;jetzt entdecken;entdecken;entdecke;mehr erfahren;weiterlesen;jetzt buchen;
-jetzt anmelden;jetzt sichern;jetzt spenden;mehr lesen;stöbern;jetzt testen;jetzt ansehen;jetzt mitmachen;jetzt registrieren;
-découvrir;découvrez;j en;en profiter;acheter;je découvre;voir la;en savoir;lire la;lire plus;réserver maintenant;je m;commander maintenant;inscrivez vous;
-je fais;shopper;
-comprar ahora;compra ahora;compra ya;ver más;leer más;descubre;descubrir;descúbrelo;saber más;reserva ahora;apúntate;comprar;lo quiero;inscríbete;
-acquista ora;compra ora;scopri;scoprilo;leggi di;leggi tutto;scopri di;prenota ora;iscriviti;vai allo;dona ora;
-comprar agora;compre agora;compre já;descubra;saiba mais;leia mais;ver mais;reserve já;inscreva se;garanta;eu quero;
-shop nu;koop nu;bestel nu;ontdek;ontdekken;lees meer;meer weten;bekijk de;bekijk alle;boek nu;schrijf je;meld je;doneer;
-kup teraz;kupuję;sprawdź;zobacz więcej;dowiedz się;odkryj;czytaj więcej;czytaj dalej;zamów teraz;zapisz się;do sklepu;
-köp nu;handla nu;läs mer;upptäck;køb nu;læs mere;kjøp nå;les mer;oppdag;opdag""",
+shop women; shop men; shop dresses; order ahead; get tickets; buy tickets; get your; book your; book early; book by;
+play now; apply now; apply today; see how; see what; watch the; start survey; try free; start free; explore the;
+visit our; visit us; find a; learn how; download now; download the; get it; treat your; donate $; give today; chip in;
+pledge; see who; shop now; buy now; order now; order today; shop the; shop all; shop our; shop here; start shopping;
+shop today; shop new; browse; discover; learn more; read more; find out; see more; see all; view all; upgrade now;
+upgrade today; try it; try for; get started; get yours; claim your; claim now; grab; explore; book now; sign up;
+register now; save your; save my; reserve your; join now; join us; donate; donate now; watch now; listen now; add to;
+start your; give it; check out; subscribe; become a; zum shop; jetzt shoppen; jetzt kaufen; jetzt bestellen;
+jetzt entdecken; entdecken; mehr erfahren; weiterlesen; jetzt buchen; jetzt anmelden; jetzt sichern; jetzt spenden;
+mehr lesen; stöbern; jetzt testen; jetzt ansehen; jetzt mitmachen; jetzt registrieren; découvrir; j en; en profiter;
+acheter; je découvre; voir la; en savoir; lire la; lire plus; réserver maintenant; je m; commander maintenant;
+inscrivez vous; je fais; shopper; comprar ahora; compra ahora; compra ya; ver más; leer más; descubre; descúbrelo;
+saber más; reserva ahora; apúntate; comprar; lo quiero; inscríbete; acquista ora; compra ora; scopri; scoprilo;
+leggi di; leggi tutto; scopri di; prenota ora; iscriviti; vai allo; dona ora; comprar agora; compre agora; compre já;
+saiba mais; leia mais; ver mais; reserve já; inscreva se; garanta; eu quero; shop nu; koop nu; bestel nu; ontdek;
+ontdekken; lees meer; meer weten; bekijk de; bekijk alle; boek nu; schrijf je; meld je; doneer; kup teraz; kupuję;
+sprawdź; zobacz więcej; dowiedz się; odkryj; czytaj więcej; czytaj dalej; zamów teraz; zapisz się; do sklepu; köp nu;
+handla nu; läs mer; upptäck; køb nu; læs mere; kjøp nå; les mer; oppdag; opdag""",
     "news": """
-this season;new season;programme;exhibition;exhibitions;concert;concerts;tour dates;tickets on;premiere;volunteer;dear supporters;dear friend;dear friends;dear parents;dear members;impact;our mission;sign the;sign our;vote;
-need to;good morning;what we;we read;reading list;long read;interview;essay;column;links we;top 10;top ten;ways to;tips for;how to;near you;new jobs;job alert;listings;new homes;homes for;properties;people you;suggestions;suggested;trending in;
-who viewed;your network;guten morgen;lesetipp;buchtipp;konzert;konzerte;ausstellung;programm;spendenaktion;bonjour à;exposition;exposiciones;exposición;conciertos;concerti;mostra;mostre;programma;exposições;concertos;tentoonstelling;concerten;
-goedemorgen;belangrijkste;wystawa;koncert;koncerty;gratis webinar;bezpłatny webinar;
-newsletter;digest;weekly;this week;this month;monthly;roundup;round up;in this;issue no;edition;editorial;headlines;top stories;our blog;blog;blog post;article;
-articles;podcast;webinar;conference;workshop;speakers;agenda;keynote;save the;event;events;meetup;festival;tips;recipes;recipe;inspiration;stories;story;
-our latest;latest news;latest posts;forward to;this issue;min read;new episode;case study;ebook;whitepaper;guide;fundraising;campaign;petition;community news;volunteers;
-our work;gallery;portfolio;our services;recommended for;you may;you might;handpicked;curated;picks;highlights;sponsored;sponsor;team behind;
-diese woche;diesen monat;neuigkeiten;ausgabe;aktuelles;veranstaltung;veranstaltungen;einladung;rezepte;tipps;wochenrückblick;monatlich;
-wöchentlich;themen;beitrag;artikel lesen;magazin;neues aus;liebe leser;liebe leserinnen;rundbrief;im überblick;
-cette semaine;ce mois;actualités;actus;lettre d;infolettre;édition;événement;événements;recettes;recette;conseils;la une;magazine;inspirations;
-chers abonnés;au programme;chers lecteurs;
-esta semana;este mes;noticias;boletín;edición;evento;eventos;recetas;consejos;seminario;artículo;artículos;actualidad;en este;
-questa settimana;questo mese;notizie;edizione;eventi;ricette;ricetta;consigli;articolo;in evidenza;rassegna;
-nesta semana;esta semana;este mês;notícias;edição;receitas;dicas;artigo;artigos;novidade;boletim;destaques;
-deze week;deze maand;nieuwsbrief;nieuws;evenement;recepten;recept;artikel;artikelen;beste lezer;agenda;uitgelicht;
-w tym;ten tydzień;wydarzenie;wydarzenia;przepisy;przepis;porady;artykuł;artykuły;biuletyn;aktualności;drodzy czytelnicy;wydanie;
-nyhetsbrev;nyhedsbrev;denna vecka;denne uge;nyheter;nyheder;veckans;ugens;ukens;evenemang""",
+this season; new season; programme; exhibition; concert; tour dates; tickets on; premiere; volunteer; dear supporters;
+dear friend; dear friends; dear parents; dear members; impact; our mission; sign the; sign our; vote; good morning;
+what we; we read; reading list; long read; interview; essay; column; links we; top 10; top ten; ways to; tips for;
+how to; near you; new jobs; job alert; listings; new homes; homes for; properties; people you; suggestions; trending in;
+who viewed; your network; guten morgen; lesetipp; buchtipp; konzert; ausstellung; spendenaktion; bonjour à; exposition;
+exposiciones; conciertos; mostra; mostre; exposições; tentoonstelling; goedemorgen; belangrijkste; wystawa; koncert;
+gratis webinar; bezpłatny webinar; newsletter; digest; weekly; this week; this month; monthly; roundup; round up;
+in this; issue no; edition; editorial; headlines; top stories; our blog; blog; blog post; article; podcast; webinar;
+conference; workshop; speakers; agenda; keynote; save the; event; events; meetup; festival; tips; recipes; recipe;
+inspiration; stories; story; our latest; latest news; latest posts; forward to; this issue; min read; new episode;
+case study; ebook; whitepaper; guide; fundraising; campaign; petition; community news; our work; gallery; portfolio;
+our services; recommended for; you may; you might; handpicked; curated; picks; highlights; sponsored; team behind;
+diese woche; diesen monat; neuigkeiten; ausgabe; aktuelles; veranstaltung; einladung; rezepte; tipps; wochenrückblick;
+monatlich; wöchentlich; themen; beitrag; artikel lesen; magazin; neues aus; liebe leser; liebe leserinnen; rundbrief;
+im überblick; cette semaine; ce mois; actualités; actus; lettre d; infolettre; édition; événement; recettes; conseils;
+la une; chers abonnés; au programme; chers lecteurs; esta semana; este mes; noticias; boletín; edición; evento; eventos;
+recetas; consejos; seminario; artículo; en este; questa settimana; questo mese; notizie; edizione; eventi; ricette;
+ricetta; consigli; articolo; in evidenza; rassegna; nesta semana; este mês; notícias; edição; receitas; dicas; artigo;
+artigos; novidade; boletim; destaques; deze week; deze maand; nieuwsbrief; nieuws; evenement; recepten; recept; artikel;
+beste lezer; uitgelicht; w tym; ten tydzień; wydarzenie; przepisy; porady; artykuł; biuletyn; aktualności;
+drodzy czytelnicy; wydanie; nyhetsbrev; nyhedsbrev; denna vecka; denne uge; nyheter; nyheder; veckans; ugens; ukens;
+evenemang""",
     "engage": """
-survey;feedback;your opinion;rate us;rate your;rate our;how likely;how satisfied;satisfied;recommend us;recommend you;your thoughts;we miss;miss you;missed you;
-come back;happy birthday;your birthday;birthday;anniversary;refer a;invite friends;tell us;left something;your cart;waiting in;still interested;
-haven been;been a;long time;us know;we d;review your;a review;leave a;cart misses;forget something;still thinking;you left;
-umfrage;deine meinung;ihre meinung;meinung;bewerten;bewertung;weiterempfehlen;wir vermissen;vermissen;geburtstag;zufrieden;warenkorb;freunde werben;wie zufrieden;
-votre avis;avis;enquête;sondage;satisfait;recommander;vous nous;nous manquez;anniversaire;votre panier;panier;parrainez;
-encuesta;tu opinión;su opinión;opinión;valora;te echamos;echamos de;cumpleaños;satisfecho;tu carrito;carrito;recomendarías;te extrañamos;
-sondaggio;tua opinione;opinione;recensione;ci manchi;compleanno;soddisfatto;carrello;consiglieresti;
-pesquisa;sua opinião;tua opinião;opinião;avalie;sentimos sua;sentimos a;saudade;saudades;aniversário;satisfeito;carrinho;inquérito;
-enquête;jouw mening;uw mening;mening;beoordeel;beoordeling;we missen;missen je;verjaardag;tevreden;winkelwagen;winkelmandje;
-ankieta;ankietę;twoja opinia;opinię;opinia;oceń;tęsknimy;urodziny;urodzin;zadowolony;koszyk;koszyku;polecić;
-undersökning;undersøgelse;din åsikt;din mening;vi saknar;vi savner;födelsedag;fødselsdag;bursdag;kundvagn""",
+survey; feedback; your opinion; rate us; rate your; rate our; how likely; how satisfied; satisfied; recommend us;
+recommend you; your thoughts; we miss; miss you; missed you; come back; happy birthday; your birthday; birthday;
+anniversary; refer a; invite friends; tell us; left something; your cart; waiting in; still interested; haven been;
+long time; review your; leave a; cart misses; forget something; still thinking; you left; umfrage; deine meinung;
+ihre meinung; meinung; bewerten; bewertung; weiterempfehlen; wir vermissen; vermissen; geburtstag; zufrieden; warenkorb;
+freunde werben; wie zufrieden; votre avis; avis; enquête; sondage; satisfait; recommander; vous nous; nous manquez;
+votre panier; panier; parrainez; encuesta; tu opinión; su opinión; opinión; valora; te echamos; echamos de; cumpleaños;
+satisfecho; tu carrito; carrito; recomendarías; te extrañamos; sondaggio; tua opinione; opinione; recensione; ci manchi;
+compleanno; soddisfatto; carrello; consiglieresti; pesquisa; sua opinião; tua opinião; opinião; avalie; sentimos sua;
+sentimos a; saudade; aniversário; carrinho; inquérito; jouw mening; uw mening; mening; beoordeel; we missen; missen je;
+verjaardag; tevreden; winkelwagen; winkelmandje; ankieta; ankietę; twoja opinia; opinię; opinia; oceń; tęsknimy;
+urodziny; zadowolony; koszyk; koszyku; polecić; undersökning; undersøgelse; din åsikt; din mening; vi saknar; vi savner;
+födelsedag; fødselsdag; bursdag; kundvagn""",
     "product": """
-our senior;our developers;developers are;hiring;shall i;send profiles;quoi de;nouvelle application;mode sombre;dark mode;mobile app;in review;doubled;full story;sin matrícula;
-3 ways;tip of;pro tip;get the most;most out;compare plans;choose a;your trial;trial ends;free trial;upgrade your;worth a;15 min;min chat;next week;follow up;we help;help teams;helped companies;book a;pipeline;outreach;marketing;
-what s;s new;new features;new feature;introducing;announcing;now available;changelog;release notes;product update;product updates;roadmap;coming soon;shipped this;
-upgrade to;premium;go pro;unlimited;do more;get more;power up;integrations;we launched;just launched;early access;beta;our plans;our customers;demo;free consultation;
-faster than;time for;better than;schedule a;quick call;quick question;reaching out;your business;grow your;boost;roi;leads;
-neue funktionen;neu bei;jetzt verfügbar;wir stellen;vorstellen;upgrade;mehr umsatz;neuerungen;
-nouvelles fonctionnalités;nouveau;découvrez notre;désormais disponible;passez à;passez au;nous lançons;
-nuevas funciones;presentamos;ya disponible;lanzamos;mejora tu;pásate a;
-nuove funzionalità;presentiamo;ora disponibile;passa a;lanciamo;
-novos recursos;novas funcionalidades;apresentamos;já disponível;lançamos;lançamento;
-nieuwe functies;nu beschikbaar;introduceren;wij presenteren;stap over;
-nowe funkcje;przedstawiamy;już dostępne;już dostępny;przejdź na""",
+our senior; our developers; developers are; hiring; shall i; send profiles; quoi de; nouvelle application; mode sombre;
+dark mode; mobile app; in review; doubled; full story; sin matrícula; 3 ways; tip of; pro tip; most out; compare plans;
+choose a; your trial; trial ends; free trial; upgrade your; worth a; 15 min; min chat; follow up; we help; help teams;
+helped companies; book a; pipeline; outreach; marketing; s new; new features; introducing; announcing; now available;
+changelog; release notes; product update; product updates; roadmap; coming soon; shipped this; upgrade to; premium;
+go pro; unlimited; do more; get more; power up; integrations; we launched; just launched; early access; beta; our plans;
+our customers; demo; free consultation; faster than; time for; better than; schedule a; quick call; quick question;
+reaching out; your business; grow your; boost; roi; leads; neue funktionen; neu bei; jetzt verfügbar; wir stellen;
+vorstellen; upgrade; mehr umsatz; neuerungen; nouvelles fonctionnalités; nouveau; découvrez notre; désormais disponible;
+passez à; passez au; nous lançons; nuevas funciones; presentamos; ya disponible; lanzamos; mejora tu; pásate a;
+nuove funzionalità; ora disponibile; passa a; lanciamo; novos recursos; novas funcionalidades; apresentamos;
+já disponível; lançamos; lançamento; nieuwe functies; nu beschikbaar; wij presenteren; stap over; nowe funkcje;
+przedstawiamy; już dostępne; przejdź na""",
     "footer": """
-unsubscribe;opt out;view in;view online;view this;web version;in browser;your browser;read online;read on;email preferences;manage preferences;manage subscription;
-manage your;update preferences;you subscribed;subscribed to;receiving this;receive these;received this;mailing list;no longer;stop receiving;further emails;these emails;
-abmelden;abbestellen;abmeldung;abbestellung;newsletter abmelden;im browser;online ansehen;webversion;online version;keine weiteren;austragen;
-désabonner;désinscrire;désinscription;désabonnement;ne plus;navigateur;version en;préférences;
-darse de;darte de;date de;cancelar suscripción;cancelar la;dejar de;navegador;versión web;no deseas;preferencias;baja de;
-disiscriviti;disiscriverti;annulla iscrizione;cancellarti;cancella iscrizione;nel browser;tuo browser;versione web;non ricevere;preferenze;
-descadastrar;descadastre;cancelar inscrição;cancelar a;cancelar subscrição;deixar de;não deseja;versão web;preferências;
-afmelden;uitschrijven;schrijf uit;online versie;webversie;in browser;voorkeuren;
-wypisz;wypisać;zrezygnuj;anuluj subskrypcję;przeglądarce;wersja online;nie chcesz;preferencje;
-avprenumerera;avregistrera;afmeld;avmeld;webbläsare;webbversion""",
+unsubscribe; opt out; view in; view online; view this; web version; in browser; your browser; read online; read on;
+email preferences; manage preferences; manage subscription; manage your; update preferences; you subscribed;
+subscribed to; receiving this; receive these; received this; mailing list; no longer; stop receiving; further emails;
+these emails; abmelden; abbestellen; abmeldung; newsletter abmelden; im browser; online ansehen; webversion;
+online version; keine weiteren; austragen; désabonner; désinscrire; ne plus; navigateur; version en; préférences;
+darse de; darte de; date de; cancelar suscripción; cancelar la; dejar de; navegador; versión web; no deseas;
+preferencias; baja de; disiscriviti; annulla iscrizione; cancellarti; cancella iscrizione; nel browser; tuo browser;
+versione web; non ricevere; descadastrar; cancelar inscrição; cancelar a; cancelar subscrição; deixar de; não deseja;
+versão web; preferências; afmelden; uitschrijven; schrijf uit; online versie; voorkeuren; wypisz; wypisać; zrezygnuj;
+anuluj subskrypcję; przeglądarce; wersja online; nie chcesz; avprenumerera; avregistrera; afmeld; avmeld; webbläsare;
+webbversion""",
     "order": """
-on the way;on its;arrives;arriving;will arrive;left with;collection;was shipped;we shipped;we packed;return request;backorder;shipment;consignment;parcel locker;
-your order;order number;order no;order id;order confirmation;order confirmed;order details;order summary;order total;order placed;order has;order is;order was;my order;track order;order status;
-order date;order shipped;shipped;dispatched;on its;out for;has been;delivered;delivery date;estimated delivery;expected delivery;tracking number;tracking;parcel;your package;
-package;courier;carrier;track your;track shipment;shipping address;delivery address;billing address;items ordered;qty;quantity;subtotal;ready for;pick up;pickup;return label;your return;
-refund;refunded;preparing your;
-bestellnummer;ihre bestellung;deine bestellung;bestellbestätigung;auftragsbestätigung;auftragsnummer;bestellung ist;bestellung wurde;sendungsnummer;sendungsverfolgung;versandbestätigung;versendet;
-verschickt;unterwegs;paket;zustellung;zugestellt;lieferadresse;lieferung;voraussichtlich;zwischensumme;menge;rücksendung;erstattung;abholbereit;lieferschein;auslieferung;
-votre commande;numéro de;commande n;confirmation de;commande a;expédiée;expédié;colis;livraison prévue;adresse de;suivi de;suivre mon;suivre votre;livrée;livré;quantité;sous total;remboursement;
-retour;retrait;
-tu pedido;su pedido;número de;pedido n;pedido ha;pedido está;pedido confirmado;enviado;paquete;entregado;entrega estimada;dirección de;seguimiento;cantidad;subtotal;reembolso;devolución;
-tuo ordine;suo ordine;numero ordine;ordine n;numero d;ordine è;conferma ordine;conferma d;spedito;pacco;consegnato;consegna prevista;indirizzo di;tracciamento;corriere;quantità;subtotale;rimborso;reso;
-seu pedido;sua encomenda;encomenda;número do;número da;pedido foi;pedido está;confirmação do;enviada;entregue;entrega prevista;endereço de;rastreio;rastreamento;transportadora;quantidade;reembolso;código de;
-je bestelling;uw bestelling;jouw bestelling;bestelnummer;bestelling is;bestelling met;orderbevestiging;bestelbevestiging;verzonden;pakket;bezorgd;bezorging;bezorgadres;track trace;verzendadres;aantal;subtotaal;
-terugbetaling;retour;
-twoje zamówienie;zamówienie nr;numer zamówienia;zamówienia;zamówienie zostało;potwierdzenie zamówienia;wysłane;wysłana;przesyłka;przesyłki;paczka;paczkę;dostawy;adres dostawy;kurier;śledzenia;śledź;ilość;zwrot;numer przesyłki;
-din beställning;din order;ordernummer;ordrenummer;din ordre;din bestilling;orderbekräftelse;ordrebekræftelse;ordrebekreftelse;skickats;afsendt;paketet;pakken;leverans;leveringsadresse""",
+on its; arrives; arriving; will arrive; left with; collection; was shipped; we shipped; we packed; return request;
+backorder; shipment; consignment; parcel locker; your order; order number; order no; order id; order confirmation;
+order details; order summary; order total; order placed; order has; order is; order was; my order; track order;
+order status; order date; order shipped; shipped; dispatched; out for; has been; delivered; delivery date;
+estimated delivery; expected delivery; tracking number; tracking; parcel; your package; package; courier; carrier;
+track your; track shipment; shipping address; delivery address; billing address; items ordered; qty; quantity; subtotal;
+ready for; pick up; pickup; return label; your return; refund; refunded; preparing your; bestellnummer; ihre bestellung;
+deine bestellung; auftragsbestätigung; bestellung ist; bestellung wurde; sendungsnummer; versandbestätigung; versendet;
+verschickt; unterwegs; paket; zustellung; zugestellt; lieferadresse; lieferung; voraussichtlich; zwischensumme; menge;
+rücksendung; erstattung; abholbereit; lieferschein; auslieferung; votre commande; numéro de; commande n;
+confirmation de; commande a; expédiée; colis; livraison prévue; adresse de; suivi de; suivre mon; suivre votre; livrée;
+livré; sous total; remboursement; retour; retrait; tu pedido; su pedido; número de; pedido n; pedido ha; pedido está;
+pedido confirmado; enviado; paquete; entregado; entrega estimada; dirección de; seguimiento; cantidad; reembolso;
+devolución; tuo ordine; suo ordine; numero ordine; ordine n; numero d; ordine è; conferma ordine; conferma d; spedito;
+pacco; consegnato; consegna prevista; indirizzo di; tracciamento; corriere; rimborso; reso; seu pedido; sua encomenda;
+encomenda; número do; número da; pedido foi; confirmação do; enviada; entregue; entrega prevista; endereço de; rastreio;
+rastreamento; transportadora; quantidade; código de; je bestelling; uw bestelling; jouw bestelling; bestelnummer;
+bestelling is; bestelling met; orderbevestiging; bestelbevestiging; verzonden; pakket; bezorgd; bezorging; bezorgadres;
+track trace; verzendadres; aantal; terugbetaling; twoje zamówienie; zamówienie nr; numer zamówienia; zamówienia;
+zamówienie zostało; potwierdzenie zamówienia; wysłane; wysłana; przesyłka; paczka; paczkę; dostawy; adres dostawy;
+kurier; śledzenia; śledź; ilość; zwrot; numer przesyłki; din beställning; din order; ordernummer; ordrenummer;
+din ordre; din bestilling; ordrebekræftelse; skickats; afsendt; paketet; pakken; leverans; leveringsadresse""",
     "payment": """
-your bill;bill is;your card;card payment;credit card;debit;account number;account ending;you paid;you sent;sent you;money;wire;remittance;payable;fee;premium is;we will charge;could not charge;trade;executed;
-receipt;invoice;your invoice;invoice number;payment received;your payment;payment of;payment method;payment failed;payment was;amount due;amount paid;amount;total;total due;grand total;due date;was charged;been charged;
-charged;billed;billing period;card ending;ending in;visa;mastercard;iban;vat;tax;transaction;transaction id;statement;direct debit;bank transfer;paid;balance due;deposit;withdrawal;payout;salary;payslip;past due;
-overdue;reminder;renewal;renews;subscription has;purchase;transfer;declined;
-rechnung;rechnungsnummer;quittung;beleg;zahlung;zahlungseingang;betrag;gesamtbetrag;gesamtsumme;gesamt;summe;mwst;ust;lastschrift;abgebucht;überweisung;kontoauszug;fällig;mahnung;zahlungserinnerung;verwendungszweck;fälligkeit;
-gehaltsabrechnung;kundennummer;rechnungsbetrag;zahlungsart;
-facture;votre facture;reçu;paiement;montant;total ttc;tva;prélèvement;virement;échéance;relevé;débité;carte bancaire;impayé;solde;règlement;
-factura;recibo;pago;importe;iva;cargo;transferencia;vencimiento;extracto;cobro;cobrado;tarjeta terminada;nómina;
-fattura;ricevuta;pagamento;importo;totale;bonifico;addebito;addebitato;scadenza;estratto conto;carta che;
-fatura;recibo;pagamento;valor total;valor;boleto;cobrança;vencimento;cartão final;cartão terminado;nota fiscal;pix;transferência;extrato;
-factuur;factuurnummer;betaling;bedrag;totaal;btw;incasso;afgeschreven;vervaldatum;ontvangstbewijs;betaalbewijs;kassabon;rekening;overboeking;
-faktura;faktury;fakturę;paragon;płatność;płatności;kwota;kwotę;razem;suma;przelew;termin płatności;obciążona;rachunek;zapłaty;opłacone;
-kvitto;kvittering;belopp;beløb;moms;betalning;förfallodatum;forfald;betalt""",
+your bill; bill is; your card; card payment; credit card; debit; account number; account ending; you paid; you sent;
+sent you; money; wire; remittance; payable; fee; premium is; trade; executed; receipt; invoice; your invoice;
+invoice number; payment received; your payment; payment of; payment method; payment failed; payment was; amount due;
+amount paid; amount; total; total due; grand total; due date; was charged; been charged; charged; billed;
+billing period; card ending; ending in; visa; mastercard; iban; vat; tax; transaction; transaction id; statement;
+direct debit; bank transfer; paid; balance due; deposit; withdrawal; payout; salary; payslip; past due; overdue;
+reminder; renewal; renews; subscription has; purchase; transfer; declined; rechnung; quittung; beleg; zahlung; betrag;
+gesamtbetrag; gesamtsumme; gesamt; summe; mwst; ust; lastschrift; abgebucht; überweisung; kontoauszug; fällig; mahnung;
+verwendungszweck; fälligkeit; gehaltsabrechnung; kundennummer; facture; votre facture; reçu; paiement; montant;
+total ttc; tva; prélèvement; virement; échéance; relevé; débité; carte bancaire; impayé; solde; règlement; factura;
+recibo; pago; importe; iva; cargo; vencimiento; extracto; cobro; cobrado; tarjeta terminada; nómina; fattura; ricevuta;
+pagamento; importo; totale; bonifico; addebito; scadenza; estratto conto; carta che; fatura; valor total; valor; boleto;
+cobrança; vencimento; cartão final; cartão terminado; nota fiscal; pix; extrato; factuur; betaling; bedrag; totaal; btw;
+incasso; afgeschreven; vervaldatum; ontvangstbewijs; betaalbewijs; kassabon; rekening; overboeking; faktura; faktury;
+fakturę; paragon; płatność; kwota; kwotę; razem; suma; przelew; termin płatności; obciążona; rachunek; zapłaty;
+opłacone; kvitto; kvittering; belopp; beløb; moms; betalning; förfallodatum; forfald; betalt""",
     "account": """
-enter this;enter the;your pin;use this;this code;this link;link expires;minutes;security team;recovery;recover your;new password;set a;email verification;finish setting;complete your;registration;signing up;your profile was;
-password;reset your;password reset;verification;verification code;security code;one time;passcode;your code;login code;sign in;signed in;log in;logged in;login;new device;new login;two factor;
-2fa;authenticate;authentication;verify your;verify email;verify it;confirm your;confirm email;activate;activate your;activation;your account;email address;security alert;suspicious;unusual;t request;not request;
-did not;you requested;requested a;requested to;expires in;will expire;valid for;ignore this;safely ignore;wasn t;was not;if this;recognize;ip address;not share;never share;t share;code is;account settings;settings have;
-username;account information;almost done;api key;locked;deactivated;deleted;account has;secure your;was changed;changed;
-passwort;kennwort;zurücksetzen;bestätigungscode;sicherheitscode;einmalcode;einmalpasswort;anmeldung;anmeldeversuch;angemeldet;neues gerät;bestätigen sie;bestätige deine;mail adresse;aktivieren;nicht angefordert;ignorieren;
-gültig;angefordert;benutzername;dein konto;ihr konto;ihres kontos;zugangsdaten;geben sie;tan;code lautet;niemals weiter;
-mot de;réinitialiser;réinitialisation;code de;vérification;connexion;connecté;nouvel appareil;confirmez votre;confirmer votre;activer;activez votre;votre compte;pas à;l origine;ignorez;ignorer;expire dans;identifiant;usage unique;
-valable;ne communiquez;
-contraseña;restablecer;código es;verificación;iniciar sesión;inicio de;nuevo dispositivo;verifica tu;confirma tu;activar;activa tu;tu cuenta;su cuenta;no solicitaste;no has;ignora este;caduca;expira;usuario;
-no compartas;válido;
-reimpostare;reimposta;codice di;codice è;verifica il;verifica la;accesso;nuovo dispositivo;conferma il;conferma la;attiva il;tuo account;non hai;ignora questa;scade;nome utente;valido;non condividere;richiesto;
-senha;palavra passe;redefinir;redefinição;código é;verificação;iniciar sessão;novo dispositivo;novo acesso;confirme o;confirme seu;ative;ativar;sua conta;não solicitou;ignore este;expira em;não compartilhe;não partilhe;
-wachtwoord;herstellen;verificatiecode;beveiligingscode;inlogcode;ingelogd;inloggen;aanmelding;nieuw apparaat;bevestig je;bevestig uw;activeer;je account;uw account;niet aangevraagd;negeren;verloopt;geldig;gebruikersnaam;deel deze;
-hasło;hasła;zresetuj;zresetować;kod weryfikacyjny;weryfikacja;weryfikacyjny;logowanie;logowania;zaloguj;zalogowano;nowe urządzenie;nowego urządzenia;potwierdź;aktywuj;aktywacja;twoje konto;twojego konta;zignoruj;wygasa;ważny;nie udostępniaj;
-jednorazowy;
-lösenord;adgangskode;passord;återställ;nulstil;tilbakestill;verifieringskod;bekræftelseskode;engangskode;logga in;bekräfta;bekræft;bekreft;ditt konto;din konto""",
+enter this; enter the; your pin; use this; this code; this link; link expires; minutes; security team; recovery;
+recover your; new password; set a; email verification; finish setting; complete your; registration; signing up;
+password; reset your; password reset; verification; verification code; security code; one time; passcode; your code;
+login code; sign in; signed in; log in; logged in; login; new device; new login; two factor; 2fa; authenticate;
+verify your; verify email; verify it; confirm your; confirm email; activate; activate your; your account; email address;
+security alert; suspicious; unusual; t request; not request; did not; you requested; requested a; requested to;
+expires in; will expire; valid for; ignore this; safely ignore; wasn t; was not; if this; recognize; ip address;
+not share; never share; t share; code is; account settings; settings have; username; account information; almost done;
+api key; locked; deactivated; deleted; account has; secure your; was changed; changed; kennwort; zurücksetzen;
+bestätigungscode; sicherheitscode; einmalcode; einmalpasswort; anmeldung; anmeldeversuch; angemeldet; neues gerät;
+bestätigen sie; bestätige deine; mail adresse; aktivieren; nicht angefordert; ignorieren; gültig; angefordert;
+benutzername; dein konto; ihr konto; ihres kontos; zugangsdaten; geben sie; tan; code lautet; niemals weiter; mot de;
+réinitialiser; code de; vérification; connexion; connecté; nouvel appareil; confirmez votre; activer; activez votre;
+votre compte; pas à; l origine; ignorez; ignorer; expire dans; identifiant; usage unique; valable; ne communiquez;
+contraseña; restablecer; código es; iniciar sesión; inicio de; nuevo dispositivo; verifica tu; confirma tu; activar;
+activa tu; tu cuenta; su cuenta; no solicitaste; no has; ignora este; caduca; expira; usuario; no compartas; válido;
+reimpostare; codice di; codice è; verifica il; verifica la; accesso; nuovo dispositivo; conferma il; conferma la;
+attiva il; tuo account; non hai; ignora questa; scade; nome utente; valido; non condividere; richiesto; senha;
+palavra passe; redefinir; código é; iniciar sessão; novo dispositivo; novo acesso; confirme o; confirme seu; ative;
+ativar; sua conta; não solicitou; ignore este; expira em; não compartilhe; não partilhe; wachtwoord; herstellen;
+beveiligingscode; inlogcode; ingelogd; inloggen; aanmelding; nieuw apparaat; bevestig je; bevestig uw; activeer;
+je account; uw account; niet aangevraagd; negeren; verloopt; geldig; gebruikersnaam; deel deze; hasło; hasła; zresetuj;
+zresetować; kod weryfikacyjny; weryfikacja; logowanie; zaloguj; zalogowano; nowe urządzenie; nowego urządzenia;
+potwierdź; aktywuj; aktywacja; twoje konto; twojego konta; zignoruj; wygasa; ważny; nie udostępniaj; jednorazowy;
+lösenord; adgangskode; passord; återställ; nulstil; tilbakestill; verifieringskod; bekræftelseskode; engangskode;
+logga in; bekräfta; bekreft; ditt konto; din konto""",
     "booking": """
-your room;estancia;habitación;hora de;estadia;quarto;camera;kamer;pokój;zimmer;chambre;votre séjour;godz;
-scheduled for;see you;reminder your;platform;coach;terminal;checkin;table for;party of;doors open;row;pickup time;dropped off;picked up;trip fare;journey;on time;delayed;
-booking;booking reference;reservation;booking confirmed;appointment;check in;check out;itinerary;boarding;boarding pass;flight;departure;arrival;gate;seat;passenger;guests;nights;confirmation number;your ticket;your tickets;e ticket;your stay;
-your visit;your appointment;your trip;your ride;your table;rescheduled;cancelled;canceled;arrive;room type;driver;fare;your booking;your reservation;admit;meeting id;
-buchung;buchungsnummer;reservierung;termin;ihr termin;dein termin;abflug;ankunft;abfahrt;sitzplatz;wagen;gäste;nächte;reservierungsnummer;arzttermin;sprechstunde;anreise;abreise;ihr ticket;verspätung;storniert;
-réservation;rendez vous;votre rendez;votre vol;votre billet;billet;départ;arrivée;siège;passager;voyageurs;nuits;annulé;annulation;voiture;dossier;
-tu reserva;su reserva;reserva confirmada;de reserva;cita;tu cita;su cita;vuelo;salida;llegada;asiento;pasajero;noches;huéspedes;billete;
-prenotazione;appuntamento;volo;partenza;arrivo;posto;passeggero;notti;ospiti;biglietto;carrozza;
-reserva;agendamento;consulta;voo;partida;chegada;assento;passageiro;noites;hóspedes;bilhete;marcação;
-boeking;boekingsnummer;reservering;afspraak;je afspraak;uw afspraak;vlucht;vertrek;aankomst;stoel;passagier;nachten;geannuleerd;
-rezerwacja;rezerwacji;rezerwację;wizyta;wizyty;wizytę;lot;odlot;wyjazd;przyjazd;miejsce;pasażer;nocy;bilet;bilety;odwołana;
-bokning;bokningsnummer;reservation;avgång;afgang;ankomst;tid hos;din tid;din aftale;din time""",
+your room; estancia; habitación; hora de; estadia; quarto; camera; kamer; pokój; zimmer; chambre; votre séjour; godz;
+scheduled for; see you; reminder your; platform; coach; terminal; checkin; table for; party of; doors open; row;
+pickup time; dropped off; picked up; trip fare; journey; on time; delayed; booking; booking reference; reservation;
+booking confirmed; appointment; check in; check out; itinerary; boarding; boarding pass; flight; departure; arrival;
+gate; seat; passenger; guests; nights; confirmation number; your ticket; your tickets; e ticket; your stay; your visit;
+your appointment; your trip; your ride; your table; rescheduled; cancelled; canceled; arrive; room type; driver; fare;
+your booking; your reservation; admit; meeting id; buchung; reservierung; termin; ihr termin; dein termin; abflug;
+ankunft; abfahrt; sitzplatz; wagen; gäste; nächte; arzttermin; sprechstunde; anreise; abreise; ihr ticket; verspätung;
+storniert; réservation; rendez vous; votre rendez; votre vol; votre billet; billet; départ; arrivée; siège; passager;
+voyageurs; nuits; annulé; annulation; voiture; dossier; tu reserva; su reserva; reserva confirmada; de reserva; cita;
+tu cita; su cita; vuelo; salida; llegada; asiento; pasajero; noches; huéspedes; billete; prenotazione; appuntamento;
+volo; partenza; arrivo; posto; passeggero; notti; ospiti; biglietto; carrozza; agendamento; consulta; voo; partida;
+chegada; assento; noites; hóspedes; bilhete; marcação; boeking; reservering; afspraak; je afspraak; uw afspraak; vlucht;
+vertrek; aankomst; stoel; passagier; nachten; geannuleerd; rezerwacja; wizyta; wizyty; wizytę; lot; odlot; wyjazd;
+przyjazd; miejsce; pasażer; nocy; bilet; bilety; odwołana; bokning; avgång; afgang; ankomst; tid hos; din tid;
+din aftale; din time""",
     "notice": """
-rent;landlord;repair;repaired;reading;on call;grade was;labour;fixed;erinnerung;abgeholt;versichertenkarte;versicherung;versicherungsnummer;abrechnung;jahresabrechnung;zählerstand;guthaben;reparatur;werkstatt;miete;rezept liegt;liegt bereit;steht bereit;
-rappel;absence;ordonnance;loyer;réparation;consommation;justifier;vie scolaire;médecin;informons que;vous informons;espace client;recordatorio;avería;alquiler;médico;le informamos;área de;localizador;promemoria;bolletta;affitto;la informiamo;
-area clienti;lembrete;renda;aluguel;vence em;informamos que;área de;médico;herinnering;jaarafrekening;afrekening;klantnummer;huur;reparatie;huisarts;recept ligt;staat klaar;ligt klaar;przypomnienie;przypominamy;wizycie;gabinet;
-lekarz;recepta;recepty;czynsz;naprawa;numer klienta;informujemy;prosimy o;påminnelse;recept klart;
-online banking;session;postfach;posteingang;new document;neues dokument;your plate;
-please contact;contact the;call us;dear customer;dear resident;do not reply;your portal;patient;doctor;clinic;school office;class;student;council;permit;decision;deadline;due by;approved;declined;rejected;completed;resolved;investigating;scheduled maintenance;
-latency;error;errors;deploy;commit;pipeline;expires on;renew;your licence;your license;tax office;your file;your records;affected;third party;reviewed;review the;we will pay;leave request;your manager;shift;
-ticket number;support ticket;support request;case number;your case;reference number;your application;your claim;policy number;your contract;your request;we received;have received;has received;terms of;privacy policy;
-incident;outage;data breach;personal data;unauthorized;unauthorised;effective;required to;regulation;notify you;action required;was updated;been updated;been approved;been completed;been received;is ready;has failed;
-alert;threshold;backup;server;build;deployment;failed;downtime;disk;report is;export;download your;attached;attachment;please find;prescription;results;test results;lab;enrollment;grade;certificate;signed;signature;document;
-vorgangsnummer;ihre anfrage;ihr antrag;ihr anliegen;eingegangen;ticketnummer;vertrag;ihr vertrag;vertragsnummer;schadensnummer;datenschutz;im anhang;anbei;nutzungsbedingungen;bescheid;bewerbung;bearbeitet;aktenzeichen;
-votre demande;votre dossier;de dossier;votre contrat;pièce jointe;ci joint;conditions générales;bien reçu;candidature;sinistre;
-su solicitud;tu solicitud;solicitud;de caso;contrato;adjunto;adjunta;hemos recibido;expediente;incidencia;
-tua richiesta;sua richiesta;richiesta;contratto;in allegato;allegato;abbiamo ricevuto;pratica;segnalazione;candidatura;
-sua solicitação;solicitação;protocolo;contrato;em anexo;anexo;recebemos;chamado;
-je aanvraag;uw aanvraag;uw verzoek;je verzoek;bijlage;dossiernummer;contract;polis;ontvangen;sollicitatie;melding;storing;
-twój wniosek;wniosek;zgłoszenie;zgłoszenia;numer sprawy;umowa;umowy;załączniku;załącznik;otrzymaliśmy;regulamin;reklamacja;
-ärende;ditt ärende;din ansökan;din sag;bifogad;vedhæftet;vedlagt""",
+rent; landlord; repair; repaired; reading; on call; grade was; labour; fixed; erinnerung; abgeholt; versichertenkarte;
+abrechnung; jahresabrechnung; zählerstand; guthaben; reparatur; werkstatt; miete; rezept liegt; liegt bereit;
+steht bereit; rappel; absence; ordonnance; loyer; réparation; consommation; justifier; vie scolaire; médecin;
+informons que; vous informons; espace client; recordatorio; avería; alquiler; médico; le informamos; área de;
+localizador; promemoria; bolletta; affitto; la informiamo; area clienti; lembrete; renda; aluguel; vence em;
+informamos que; herinnering; jaarafrekening; afrekening; klantnummer; huur; huisarts; recept ligt; staat klaar;
+ligt klaar; przypomnienie; wizycie; gabinet; lekarz; recepta; recepty; czynsz; naprawa; numer klienta; informujemy;
+prosimy o; påminnelse; recept klart; online banking; session; postfach; posteingang; new document; neues dokument;
+your plate; please contact; contact the; call us; dear customer; dear resident; your portal; patient; doctor; clinic;
+school office; class; student; council; permit; decision; deadline; due by; approved; declined; rejected; completed;
+resolved; investigating; scheduled maintenance; latency; error; errors; deploy; commit; pipeline; expires on; renew;
+your licence; your license; tax office; your file; your records; affected; third party; reviewed; review the;
+leave request; your manager; shift; ticket number; support ticket; support request; case number; your case;
+reference number; your application; your claim; policy number; your contract; your request; we received; have received;
+has received; terms of; privacy policy; incident; outage; data breach; personal data; unauthorized; effective;
+required to; regulation; notify you; action required; was updated; been updated; been approved; been completed;
+been received; is ready; has failed; alert; threshold; backup; server; build; deployment; failed; downtime; disk;
+report is; export; download your; attached; attachment; please find; prescription; results; test results; lab;
+enrollment; grade; certificate; signed; signature; document; vorgangsnummer; ihre anfrage; ihr antrag; ihr anliegen;
+eingegangen; ticketnummer; vertrag; ihr vertrag; schadensnummer; datenschutz; im anhang; anbei; nutzungsbedingungen;
+bescheid; bewerbung; bearbeitet; aktenzeichen; votre demande; votre dossier; de dossier; votre contrat; pièce jointe;
+ci joint; conditions générales; bien reçu; candidature; sinistre; su solicitud; tu solicitud; solicitud; de caso;
+contrato; adjunto; adjunta; hemos recibido; expediente; tua richiesta; sua richiesta; richiesta; in allegato; allegato;
+abbiamo ricevuto; pratica; segnalazione; sua solicitação; protocolo; em anexo; anexo; recebemos; chamado; je aanvraag;
+uw aanvraag; uw verzoek; je verzoek; bijlage; dossiernummer; contract; polis; ontvangen; sollicitatie; melding; storing;
+twój wniosek; wniosek; zgłoszenie; numer sprawy; umowa; umowy; załączniku; otrzymaliśmy; regulamin; reklamacja; ärende;
+ditt ärende; din ansökan; din sag; bifogad; vedhæftet; vedlagt""",
     "person": """
-commented;replied;mentioned you;assigned;assigned to;shared a;shared with;invited you;has invited;invitation to;accept invitation;sent you;new message;messaged;tagged;approved your;requested access;wants to;pull request;merged;
-pushed;your team;the team;added you;workspace;reply above;kommentiert;hat dich;hat sie;eingeladen;zugewiesen;neue nachricht;a commenté;vous a;vous invite;nouveau message;ha comentado;te ha;mensaje nuevo;nuevo mensaje;
-ha commentato;ti ha;nuovo messaggio;comentou;convidou;nova mensagem;heeft gereageerd;heeft je;uitgenodigd;nieuw bericht;skomentował;zaprosił;zaprosiła;nowa wiadomość;nowa wiadomość;kommenterade;bjudit in""",
+commented; replied; mentioned you; assigned; assigned to; shared a; shared with; invited you; has invited;
+invitation to; accept invitation; sent you; new message; messaged; tagged; approved your; requested access; wants to;
+pull request; merged; pushed; your team; added you; workspace; reply above; kommentiert; hat dich; hat sie; eingeladen;
+zugewiesen; neue nachricht; a commenté; vous a; vous invite; nouveau message; ha comentado; te ha; mensaje nuevo;
+nuevo mensaje; ha commentato; ti ha; nuovo messaggio; comentou; convidou; nova mensagem; heeft gereageerd; heeft je;
+uitgenodigd; nieuw bericht; skomentował; zaprosił; nowa wiadomość; bjudit in""",
 }
 
 
@@ -207,9 +257,9 @@ def _stems(entry: str) -> str:
 ENTRIES: dict[str, tuple[str, ...]] = {}
 SPELLED: dict[str, str] = {}
 for _kind, _words in _TABLE.items():
-    for _entry in _words.replace("\n", "").split(";"):
+    for _entry in map(str.strip, _words.split(";")):
         _stem = _stems(_entry)
-        if _stem and _kind not in ENTRIES.get(_stem, ()):
+        if _kind not in ENTRIES.get(_stem, ()):
             ENTRIES[_stem] = (*ENTRIES.get(_stem, ()), _kind)
             SPELLED.setdefault(_stem, _entry)
 FIRSTS = frozenset(entry.split()[0] for entry in ENTRIES if " " in entry)  # what two words may begin with

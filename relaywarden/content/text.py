@@ -7,9 +7,9 @@ alternative says the same in other words.  Nothing is parsed as HTML: tags are c
 Cheap by what it leaves out: parts are sought in the first 256 KiB; of each text the first 12 KiB from its <body> and the last
 4 KiB are read.  All is done on octets; only the words are decoded, at the end.
 
-How it fails: it never raises.  What cannot be decoded is skipped or replaced, a part without its boundary ends where the message
-ends, an unknown charset is read as UTF-8 and then as Latin-1.  No expression scans further than the next `<`, `=` or line
-end, so that no input takes more than linear time.
+How it fails: it never raises.  What cannot be decoded is skipped or replaced, a part without its boundary ends where the
+message ends, an unknown charset is read as UTF-8 and then as Latin-1.  No expression scans further than the next `<`, `=` or
+line end, so that no input takes more than linear time.
 
 Known limits: text in pictures, in attachments and behind the windows is not seen; UTF-16 is read as noise; text hidden by CSS
 counts as visible.
@@ -28,17 +28,17 @@ from functools import lru_cache
 Headers = Sequence[tuple[str, bytes | str]]
 
 _SEARCHED = 256 * 1024
-_HEAD, _TAIL = 10 * 1024, 4 * 1024
+_HEAD, _TAIL = 12 * 1024, 4 * 1024
 _DEEPEST, _MOST_PARTS = 6, 40
 _LONGEST_VALUE = 2_000
-_BASE64_WINDOW = 128 * 1024  # decoding is cheaper than finding <body> undecoded
+_BASE64_HEAD, _BASE64_TAIL = 20 * 1024, 6 * 1024  # encoded; a little more than the windows
 _BOUNDARY = re.compile(r'boundary\s*=\s*(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
 _CHARSET = re.compile(r'charset\s*=\s*"?([A-Za-z0-9_:.-]{1,40})', re.IGNORECASE)
 # Others are never decoded: `idna` is slow, `unicode_escape` warns, `utf-7` hides text.
 _DECODABLE = re.compile(r"(iso|windows|cp|koi8|gb|big5|euc|shift|mac|latin)[-_a-z0-9]*", re.IGNORECASE)
 _ENCODED_WORD = re.compile(r"=\?([A-Za-z0-9_.:-]{1,40})(?:\*[^?\s]{0,20})?\?([bBqQ])\?([^?\s]{0,400})\?=")
 _BETWEEN_WORDS = re.compile(r"\?=[ \t\r\n]{1,10}=\?")
-_FIELD = re.compile(rb"^([!-9;-~]{1,80}):[ \t]*((?:[^\r\n]|\r?\n[ \t]){0,2000})", re.MULTILINE)
+_FIELD = re.compile(rb"^([!-9;-~]{1,80}):[ \t]*([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.MULTILINE)
 _BETWEEN_TAGS = re.compile(rb">[ \t\r\n]*([^<\s][^<]*)")
 _SIGNS = re.compile(rb"\xe2[\x80-\xbf].|\xc2[\x80-\xbf]|\xf0\x9f..|\xe3\x80.", re.DOTALL)
 _IMAGE = re.compile(rb"<img\b[^<>]*>")
@@ -174,7 +174,7 @@ def _parts(kind: str, body: bytes) -> Iterator[tuple[dict[str, str], bytes]]:
 def _window(content: bytes, encoding: str, *, is_html: bool) -> bytes:
     """The first 12 KiB of the text, from its <body>, and its last 4 KiB, decoded from their transfer encoding."""
     if encoding == "base64":
-        content = _base64(content[:_BASE64_WINDOW])
+        content = _base64_ends(content)
     if is_html:
         start = content.find(b"<body")
         content = content[max(start, content.find(b"<BODY"), content.rfind(b"</head>"), 0) :]
@@ -187,6 +187,16 @@ def _window(content: bytes, encoding: str, *, is_html: bool) -> bytes:
     if encoding == "quoted-printable" and b"=" in content:
         content = quopri.decodestring(content)
     return content
+
+
+def _base64_ends(octets: bytes) -> bytes:
+    """Both ends of base64; all of it where the <body> begins late."""
+    if len(octets) > _BASE64_HEAD + _BASE64_TAIL:
+        head = _base64(octets[: octets.find(b"\n", _BASE64_HEAD) + 1 or _BASE64_HEAD])
+        if b"<body" in head[: len(head) - _HEAD]:
+            tail = octets[-_BASE64_TAIL:]
+            return head + _base64(tail[tail.find(b"\n") + 1 :])
+    return _base64(octets)
 
 
 def _base64(octets: bytes) -> bytes:

@@ -15,7 +15,7 @@ after a lost answer or a crash changes nothing.
 Tags "N.M" (whole numbers of at most 15 digits) must grow, by N and then by M: one that is not above the last is known.  A
 failover of Redis may forget the reader's position and keep the marks; what is read again then is not counted twice.  It may
 be lost where the reader cuts it otherwise, up to the tag it had reached.  So a reader that has no position at all must not
-begin at 1, but above all tags it ever gave (the seconds since 1970 will do).
+begin at 1, but above all tags it ever gave (the milliseconds since 1970 will do).
 
 Books are named like tenants.  "!m:QUEUE-ID" holds a message's story, "!monitor" the monitor's own notes.
 """

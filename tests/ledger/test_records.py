@@ -79,6 +79,35 @@ def test_a_step_that_is_repeated_counts_once(store: Store) -> None:
     assert hours(store) == {HOUR: {"delivered": 7}}
 
 
+def test_a_mark_never_goes_back(store: Store) -> None:
+    """A failover may forget the reader's position and keep the marks: what is read again counts nothing."""
+    for tag in ("8.100", "9.99", "9.100"):
+        assert store.do(Tally("acme", {"delivered": 1}, mark=("mail.log", tag))) == Tallied(True)
+    for tag in ("8.100", "8.101", "9.99", "9.100", "09.100"):
+        assert store.do(Tally("acme", {"delivered": 1}, mark=("mail.log", tag))) == Tallied(False)
+    for tag in ("10.1", f"10.{10**15 - 1}", "x", "10.1", f"10.{10**15}", "1", "2", "1"):  # all others: the last one is known
+        assert store.do(Tally("acme", {"delivered": 1}, mark=("mail.log", tag))) == Tallied(True)
+        assert store.do(Tally("acme", {"delivered": 1}, mark=("mail.log", tag))) == Tallied(False)
+    assert hours(store) == {HOUR: {"delivered": 11}}
+
+
+def test_the_record_of_an_hour_is_never_kept_for_less_than_was_said(store: Store) -> None:
+    store.do(Suppress("acme", {"gone@x": entry("gone@x", days=99)}))
+    store.do(Tally("acme", {"delivered": 5}, keep_ms=90 * DAY_MS))
+    store.do(Tally("acme", {"delivered": 1}, keep_ms=HOUR_MS))
+    assert charge(store, "t1", "gone@x").status is Status.SUPPRESSED
+    store.clock.now_ms += 80 * DAY_MS
+    assert hours(store, 80 * 24)[HOUR]["delivered"] == 6
+
+
+def test_as_many_details_as_a_source_can_bring(store: Store) -> None:
+    details = {f"bounced.x{number}": 1 for number in range(1000)}
+    assert store.do(Tally("acme", {"bounced": 1000}, details)) == Tallied(True)
+    assert hours(store) == {HOUR: {"bounced": 1000, **details}}
+    with pytest.raises(ValueError, match="at most 1000 details, got 1001"):
+        Tally("acme", {}, {**details, "y": 1})
+
+
 def test_what_is_named_counts_once(store: Store) -> None:
     for _ in range(3):
         store.do(Tally("acme", {"complained": 1}, once="token", once_ms=DAY_MS))
@@ -113,6 +142,16 @@ def test_a_topic_lives_as_long_as_what_was_written_last(store: Store) -> None:
     assert store.do(Notes("b", "t")) == Noted({"a": "1", "b": "2"})
     store.clock.now_ms += 101
     assert store.do(Notes("b", "t")) == Noted({})
+
+
+def test_a_topic_kept_for_good_forgets_that_it_was_to_end(store: Store) -> None:
+    store.do(Note("b", "t", {"a": "1"}, 1000))
+    store.do(Note("b", "t", {"b": "2"}, 0))
+    store.ledger.apply([Note("b", "u", {"a": "1"}, 1000), Note("b", "u", {"b": "2"}, 0)])
+    store.ledger.apply([Note("b", "v", {"a": "1"}, 0), Note("b", "v", {"b": "2"}, 1000)])
+    store.clock.now_ms += 1001
+    assert store.do(Notes("b", "t")) == store.do(Notes("b", "u")) == Noted({"a": "1", "b": "2"})
+    assert store.do(Notes("b", "v")) == Noted({})
 
 
 def test_claims(store: Store) -> None:
@@ -169,6 +208,27 @@ def test_the_list_expires_and_can_be_changed(store: Store) -> None:
     assert charge(store, "t2", "b@x").status is Status.ADMITTED  # refused before, and no longer
     assert store.do(Suppressed("acme")) == Listed((entry("a@x"),))
     assert store.do(Suppressed("beta")) == Listed()
+
+
+def test_a_persons_entry_yields_to_a_persons_only(store: Store) -> None:
+    def put(kind: str, days: int) -> Suppression:
+        store.do(Suppress("acme", {"a@x": entry("a@x", days, kind)}))
+        (found,) = cast("Listed", store.do(Suppressed("acme"))).entries
+        return found
+
+    assert put("bounced", 5) == put("complained", 4) == put("manual", 4) == entry("a@x", 5)  # the later end stays
+    assert put("complained", 6) == entry("a@x", 6, "complained")
+    assert put("manual", 7) == put("bounced", 30) == entry("a@x", 7, "manual")
+    assert put("manual", 2) == entry("a@x", 2, "manual")  # a person may shorten what a person said
+    store.clock.now_ms += 2 * DAY_MS
+    assert put("bounced", 3) == entry("a@x", 3)  # what has expired counts for nothing
+    store.do(Suppress("acme", {"a@x": entry("a@x", 9, "manual")}))
+    store.do(Suppress("acme", {"A@x": None}))
+    assert store.do(Suppressed("acme")) == Listed()
+    store.ledger.apply([Suppress("acme", {"b@x": entry("b@x", days)}) for days in (9, 8, -1)])
+    store.ledger.apply([Suppress("acme", {"c@x": entry("c@x", -20_500)})])  # a time before 1970 is over, too
+    assert store.do(Suppressed("acme")) == Listed((entry("b@x", 9),))
+    assert charge(store, "t1", "c@x").status is Status.ADMITTED
 
 
 def test_hostile_addresses_are_kept_apart(store: Store) -> None:

@@ -6,6 +6,7 @@ import datetime
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from relaywarden.config.settings import Settings
 from relaywarden.feedback import Tokens
 from relaywarden.ledger.connect import open_ledger
 from relaywarden.ledger.operations import Ledger
-from relaywarden.ledger.records import HOUR_MS, History, Hours, Listed, Noted, Notes, Suppressed, Tally
+from relaywarden.ledger.records import HOUR_MS, History, Hours, Listed, Note, Noted, Notes, Suppressed, Tally
 from relaywarden.outcomes import total
 from relaywarden_monitor.attribute import Attributor, Counted
 from relaywarden_monitor.docket import Docket
@@ -245,11 +246,11 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     opened.close()
 
 
-def read_all(ledger: Ledger, *sources: PostfixFile | AccountingFiles) -> None:
-    attributor, docket = Attributor(settings(), classifier(), TOKENS), Docket()
+def read_all(ledger: Ledger, *sources: PostfixFile | AccountingFiles, most: int = 3, **more: Any) -> None:
+    attributor, docket = Attributor(settings(**more), classifier(), TOKENS), Docket()
     for source in sources:
         stepper = Stepper(source, ledger, docket, lambda _: True, sift=False, remember_ms=KEPT_MS, history_ms=KEPT_MS)
-        while stepper.step(attributor, 3)[1] is not None:
+        while stepper.step(attributor, most)[1] is not None:
             pass
 
 
@@ -299,6 +300,9 @@ def test_log_and_accounting_tell_one_story(ledger: Ledger, tmp_path: Path) -> No
 @pytest.mark.parametrize("mail_first", [True, False])
 def test_a_complaint_counts_once_by_accounting_and_by_mail(ledger: Ledger, tmp_path: Path, mail_first: bool) -> None:
     token, rows = TOKENS.make("acme", "4bQ1", AT), tmp_path / "acct.csv"
+    delivered = tmp_path / "delivered.csv"
+    delivered.write_text(HEADER + row("d", "a@x.example", jobId="acme"))
+    read_all(ledger, AccountingFiles("before", [str(delivered)]))
     rows.write_text(HEADER + "".join((
         row("f", "a@x.example", feedbackType="abuse", **{"header_Cfbl-Feedback-ID": token}),
         row("f", "A@x.example", feedbackType="abuse", **{"header_Cfbl-Feedback-ID": token.upper()}),
@@ -317,6 +321,84 @@ def test_a_complaint_counts_once_by_accounting_and_by_mail(ledger: Ledger, tmp_p
         assert complained(ledger) == 1
     (listed,) = ledger.apply([Suppressed("acme")])
     assert {entry.address.casefold() for entry in cast("Listed", listed).entries} == {"a@x.example"}
+
+
+def complaint_row(recipient: str, token: str) -> str:
+    return row("f", recipient, feedbackType="abuse", **{"header_Cfbl-Feedback-ID": token})
+
+
+@pytest.mark.parametrize("same_chunk", [True, False])
+def test_rows_with_one_token_suppress_only_who_had_the_message(ledger: Ledger, tmp_path: Path, same_chunk: bool) -> None:
+    """And a hundred of them count no more than the message has recipients; its member bears them."""
+    token, mail = TOKENS.make("acme", "4bQ1", AT), tmp_path / "mail.csv"
+    files = [AccountingFiles("files", [str(mail)])]
+    sent = "".join(row("d", f"{name}@x.example", jobId="acme") for name in "ab")
+    rows = "".join(complaint_row(f"v{number}@x.example", token) for number in range(100))
+    rows += complaint_row("b@x.example", token) + complaint_row("B@X.example", token)
+    mail.write_text(HEADER + sent + (rows if same_chunk else ""))
+    if not same_chunk:
+        later = tmp_path / "later.csv"
+        later.write_text(HEADER + rows)
+        files.append(AccountingFiles("later", [str(later)]))
+    for source in files:
+        read_all(ledger, source, most=1000)
+    assert complained(ledger) == 2
+    assert counters(ledger, "!member:tx1/other")["complained"] == 2
+    (listed,) = ledger.apply([Suppressed("acme")])
+    assert [entry.address for entry in cast("Listed", listed).entries] == ["b@x.example"]
+
+
+def test_a_row_finds_recipient_and_member_when_the_story_is_forgotten(ledger: Ledger, tmp_path: Path) -> None:
+    token, mail, later = TOKENS.make("acme", "4bQ1", AT), tmp_path / "mail.csv", tmp_path / "later.csv"
+    mail.write_text(HEADER + row("d", "a@x.example", jobId="acme"))
+    read_all(ledger, AccountingFiles("files", [str(mail)]))
+    ledger.apply([Note(story.book("4bQ1"), story.TOPIC, {story.LOG: None})])
+    later.write_text(HEADER + complaint_row("v@x.example", token) + complaint_row("A@x.example", token))
+    read_all(ledger, AccountingFiles("later", [str(later)]))
+    (listed,) = ledger.apply([Suppressed("acme")])
+    assert [entry.address for entry in cast("Listed", listed).entries] == ["A@x.example"]
+    assert (complained(ledger), counters(ledger, "!member:tx1/other")["complained"]) == (1, 1)
+
+
+def test_a_row_about_a_queue_id_that_came_again_is_not_about_its_story() -> None:
+    docket = Docket()
+    mine: list[Event] = [Accepted(AT, "4bQ1", "beta"), attempt()]
+    stale = Complaint(AT, "r@x.example", "abuse", TOKENS.make("acme", "4bQ1", AT))
+    older = Complaint(AT, "r@x.example", "abuse", TOKENS.make("beta", "4bQ1", AT - 5 * 3600))
+    too_old = Complaint(AT, "r@x.example", "abuse", TOKENS.make("beta", "4bQ1", AT - 36 * 86_400))
+    counted = attribute(*mine, stale, older, too_old, docket=docket)
+    assert [once.book for once in counted.once] == ["acme", "beta"]
+    assert (counted.suppressions, counted.reports) == ({}, [])
+    own = Complaint(AT, "r@x.example", "abuse", TOKENS.make("beta", "4bQ1", AT))
+    assert list(attribute(*mine, own).suppressions) == ["beta"]
+
+
+def test_a_complaint_about_a_tenant_that_only_the_ledger_knows(ledger: Ledger, tmp_path: Path) -> None:
+    token, rows = TOKENS.make("stranger", "4bQ1", AT), tmp_path / "acct.csv"
+    rows.write_text(HEADER + complaint_row("a@x.example", token))
+    read_all(ledger, AccountingFiles("before", [str(rows)]), unknown_login={"plan": "p"})
+    assert counters(ledger, "stranger")["complained"] == 0, "nobody of this name has sent anything"
+    ledger.apply([Tally("stranger", {"delivered": 1}, at_ms=int(AT * 1000))])
+    read_all(ledger, AccountingFiles("after", [str(rows)]), unknown_login={"plan": "p"})
+    assert counters(ledger, "stranger")["complained"] == 1
+
+
+def test_a_retry_that_is_blocked_again_is_no_news() -> None:
+    """Three messages to one hostile mailbox, thirty retries each: three blocked, and then the giving up is no news either."""
+    docket = Docket()
+    spam = "450 4.7.1 Message rejected because of spam content"
+    ids = ("4bQ1", "4bQ2", "4bQ3")
+    events: list[Event] = [Accepted(AT, queue_id, "acme") for queue_id in ids]
+    events += [replace(attempt(Outcome.DEFERRED, spam, queue_id=name), at=AT + n) for n in range(30) for name in ids]
+    found = books(attribute(*events, docket=docket))
+    assert [(found[book]["blocked"], found[book]["deferred"]) for book in ("acme", "!member:tx1/other")] == [(3, 90)] * 2
+    written = story.read("4bQ1", {story.LOG: docket.find("4bQ1").dump()})
+    assert written is not None
+    again = Docket()
+    again.recall(written)
+    over = attempt(Outcome.BOUNCED, "", recipient="", given_up=True)
+    found = books(attribute(replace(over, at=AT + 99), attempt(Outcome.DEFERRED, spam, recipient="b@x.example"), docket=again))
+    assert (found["acme"]["bounced"], found["acme"]["blocked"]) == (1, 1), "another recipient is news"
 
 
 def complained(ledger: Ledger) -> int:

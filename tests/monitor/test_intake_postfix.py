@@ -72,7 +72,9 @@ def site(postfix_factory: PostfixFactory, work_folder: WorkFolder) -> Iterator[S
     spool.mkdir()
     shutil.chown(spool, "nobody")
     master = (CONTRIB / "reports.master.cf").read_text()
-    master = master.replace("user=relaywarden", "user=nobody").replace("/usr/local/bin/relaywarden", str(program(folder, spool)))
+    master = master.replace("user=relaywarden", "user=nobody").replace(
+        "/usr/local/bin/relaywarden", str(program(folder, spool))
+    )
     table = folder / "reports.transport"
     text = (CONTRIB / "reports.transport").read_text()
     table.write_text(text + r"/^piped(\+[^@]*)?@relay\.example$/  relaywarden-report:" + "\n")

@@ -65,6 +65,8 @@ def hit(now_ms: int = NOW, previous: Standing | None = None, health: HealthSetti
         ({"delivered": 300, "complained": 900}, "complaints", Level.ACT),  # more than all: all of them
         ({"delivered": 900, "deferred": 100, "blocked": 100}, "blocks", Level.ACT),
         ({"delivered": 970, "deferred": 30, "blocked": 30}, "blocks", Level.WARN),
+        ({"delivered": 200, "deferred": 19, "blocked": 19}, "blocks", Level.WARN),  # a few mailboxes convict nobody
+        ({"delivered": 200, "deferred": 20, "blocked": 20}, "blocks", Level.ACT),
         ({"delivered": 900, "deferred": 100}, "blocks", Level.NONE),
     ],
 )

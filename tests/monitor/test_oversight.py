@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 import sqlite3
 import threading
 import time
@@ -21,7 +22,7 @@ from relaywarden.config.settings import Settings
 from relaywarden.errors import RelaywardenError, StoreUnavailableError
 from relaywarden.ledger.connect import open_ledger
 from relaywarden.ledger.operations import Ledger
-from relaywarden.ledger.records import Note, Tally
+from relaywarden.ledger.records import Note, Noted, Notes, Tally
 from relaywarden_monitor import oversight
 from relaywarden_monitor.attribute import Attributor, Counted
 from relaywarden_monitor.docket import Docket
@@ -132,9 +133,9 @@ def ledger(configure: Configure) -> Iterator[Ledger]:
 
 
 @contextmanager
-def running(settings: Settings, ledger: Ledger) -> Iterator[Oversight]:
+def running(settings: Settings, ledger: Ledger, host: str = "") -> Iterator[Oversight]:
     """From a start to an orderly end."""
-    made = Oversight(settings, ledger)
+    made = Oversight(settings, ledger, host)
     made.start()
     try:
         yield made
@@ -156,7 +157,7 @@ def attempts(reply: str, number: int, *, tenant: str = "acme", relay: str = "mx.
     when = time.time() if at is None else at
     for one in range(number):
         events.append(Accepted(when, f"4bQ{one}", tenant))
-        events.append(Attempt(when, f"4bQ{one}", f"r{one}@x.example", outcome, "tx1", relay, "198.51.100.1", "", reply))
+        events.append(Attempt(when, f"4bQ{one}", f"r{one}@yahoo.com", outcome, "tx1", relay, "198.51.100.1", "", reply))
     settings = Settings.model_validate({
         "plans": {"p": {}}, "tenants": {"acme": {"plan": "p"}, "beta": {"plan": "p"}}, "unknown_login": {"plan": "p"},
         "pools": {"t": {"members": {"tx1": {"ip": "192.0.2.1"}}}},
@@ -170,6 +171,13 @@ def recovered(watch: Oversight, hook: Hook, key: str) -> None:
         return any(one.startswith(f"{key} recovered") for one in hook.told)
 
     wait_for(f"{key} does not recover", told)
+
+
+def alerts(ledger: Ledger, host: str) -> str:
+    """What a host has written of its alerts."""
+    (found,) = ledger.apply([Notes(BOOK, ALERTS, (host,))])
+    assert isinstance(found, Noted)
+    return found.fields.get(host, "")
 
 
 def paused(ledger: Ledger) -> dict[str, int]:
@@ -249,6 +257,42 @@ def test_what_nobody_could_be_told_waits_in_the_ledger(configure: Configure, led
         assert len(hook.told) == 1
     finally:
         hook.close()
+
+
+def test_of_two_hosts_one_tells_the_crossing_and_its_end(configure: Configure, ledger: Ledger, hook: Hook) -> None:
+    settings = configure(hook.url)
+    with running(settings, ledger, "mx1") as first, running(settings, ledger, "mx2") as second:
+        count(ledger, first, bad=60, good=900)
+        count(ledger, second)
+    with running(settings, ledger, "mx2") as second, running(settings, ledger, "mx1") as first:
+        count(ledger, second, good=5000)
+        for host, watch in (("mx2", second), ("mx1", first)):
+            wait_for("its end", lambda host=host, watch=watch: watch.turn() or '"told": "none"' in alerts(ledger, host))  # type: ignore[misc]
+    assert hook.told == ["tenant:acme:bounces crossed warn", "tenant:acme:bounces recovered warn"]
+
+
+def test_a_host_leaves_alone_what_is_anothers(configure: Configure, ledger: Ledger, hook: Hook) -> None:
+    settings, nowhere = configure(hook.url), configure(f"http://{HOST}:{free_port()}/hook")
+    with running(nowhere, ledger, "mx1") as watch:
+        count(ledger, watch, bad=60, good=900)
+    with running(settings, ledger, "mx2") as watch:
+        count(ledger, watch, good=5000)
+        for _ in range(3):
+            watch.turn()
+    assert hook.told == [], "neither what waits to be sent nor what is over"
+    with running(settings, ledger, "mx1") as watch:
+        recovered(watch, hook, "tenant:acme:bounces")
+    assert hook.told == ["tenant:acme:bounces crossed warn", "tenant:acme:bounces recovered warn"]
+
+
+def test_a_reload_forgets_nothing(configure: Configure, ledger: Ledger) -> None:
+    with running(configure(), ledger) as watch:
+        watch.heard(attempts(COMPLAINTS, 1, relay=YAHOO))
+        watch.turn()
+        watch.reload(configure(react={"pause": "5m"}))
+        watch.heard(attempts(COMPLAINTS, 1, relay=YAHOO))
+        watch.turn()
+        assert 200_000 < paused(ledger)["tx1"] <= 300_000
 
 
 def test_a_dirty_burst_is_stopped_before_it_is_a_day_old(configure: Configure, ledger: Ledger, hook: Hook) -> None:
@@ -334,7 +378,7 @@ def test_a_reload_with_a_fault_keeps_what_was(configure: Configure, ledger: Ledg
 def test_a_state_that_cannot_be_read_is_begun_anew(
     configure: Configure, ledger: Ledger, hook: Hook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger.apply([Note(BOOK, ALERTS, {"state": '{"version": 99}'})])
+    ledger.apply([Note(BOOK, ALERTS, {socket.gethostname(): '{"version": 99}'})])
     with running(configure(hook.url), ledger) as watch:
         count(ledger, watch, bad=60, good=900)
     assert ("may be told again" in caplog.text, len(hook.told)) == (True, 1)

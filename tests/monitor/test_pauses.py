@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,8 @@ import pytest
 from relaywarden import steering, warmup
 from relaywarden.config.settings import Settings
 from relaywarden.errors import StoreUnavailableError
-from relaywarden.ledger.operations import Ledger
 from relaywarden.ledger.records import HOUR_MS, Note, Tally
-from relaywarden.ledger.sqlite import SqliteLedger
+from relaywarden_monitor import pauses as module
 from relaywarden_monitor.attribute import Attributor
 from relaywarden_monitor.docket import Docket
 from relaywarden_monitor.events import Accepted, Attempt, Event, Outcome
@@ -27,9 +27,12 @@ from relaywarden_monitor.steps import BOOK
 from testbed.classifying import classifier
 from testbed.fakeclock import FakeClock
 from testbed.ledgerstore import START_MS, TICKET_TTL_MS
+from testbed.process import wait_for
+from testbed.raced import RacedLedger
 
 CALM = 60.0
 MX = {"yahoo": "mta5.am0.yahoodns.net", "google": "gmail-smtp-in.l.google.com", "microsoft": "a.mail.protection.outlook.com"}
+DOMAINS = {"yahoo": "yahoo.com", "google": "gmail.com", "microsoft": "hotmail.com"}
 COMPLAINTS = (
     "421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to unexpected volume or user complaints - 4.16.55.1"
 )
@@ -44,22 +47,30 @@ class Desk:
 
     def __init__(self, folder: Path, **react: Any) -> None:
         self.clock = FakeClock(folder / "clock", START_MS)
-        self.ledger: Ledger = SqliteLedger(folder / "ledger.db", timeout_ms=100, ticket_ttl_ms=TICKET_TTL_MS, clock=self.clock)
+        self.ledger = RacedLedger(folder / "ledger.db", timeout_ms=100, ticket_ttl_ms=TICKET_TTL_MS, clock=self.clock)
         self.alerts, self.notices, self.number = AlertBook(CALM), list[Notice](), 0
         self.use(**react)
 
-    def use(self, **react: Any) -> None:
+    def use(self, *, host: str = "mx1", **react: Any) -> None:
         """(Again) with these settings, as after a restart."""
-        self.settings = Settings.model_validate({
+        self.settings = self.configured(**react)
+        self.pauses = Pauses(self.settings, self.ledger, self._tell, host)
+        self.pauses.restore()
+
+    def reload(self, **react: Any) -> None:
+        """Other settings while it runs."""
+        self.settings = self.configured(**react)
+        self.pauses.use(self.settings)
+
+    def configured(self, **react: Any) -> Settings:
+        return Settings.model_validate({
             "store": "sqlite:////nowhere.db", "plans": {"p": {}}, "react": react,
-            "tenants": {name: {"plan": "p"} for name in ("acme", "beta", "calm")},
+            "tenants": {name: {"plan": "p"} for name in ("acme", "beta", "calm")}, "unknown_login": {"plan": "p"},
             "pools": {
                 "t": {"members": {"tx1": {"ip": "192.0.2.1"}, "tx2": {"ip": "192.0.2.2"}}},
                 "bulk": {"members": {"bk1": {"ip": "192.0.2.21"}}},
             },
         })  # fmt: skip
-        self.pauses = Pauses(self.settings, self.ledger, self._tell)
-        self.pauses.restore()
 
     def _tell(self, reading: Any) -> None:
         if notice := self.alerts.look(reading, self.clock() / 1000):
@@ -72,7 +83,7 @@ class Desk:
         for _ in range(count):
             self.number += 1
             queue_id, at = f"4bQ{self.number}", self.clock() / 1000
-            recipient = f"r{self.number}@{provider}.example"
+            recipient = f"r{self.number}@{DOMAINS[provider]}"
             events.append(Accepted(at, queue_id, tenant))
             events.append(
                 Attempt(at, queue_id, recipient, outcome, member, MX[provider], "198.51.100.1", "", reply or "250 2.0.0 Ok")
@@ -269,7 +280,9 @@ def test_powermta_is_told_too(desk: Desk, tmp_path: Path, mode: str, caplog: pyt
     desk.use(pmta=mode, pmta_command=str(program))
     desk.hears(COMPLAINTS, 2)
     desk.pauses.turn()
-    command = ["disable", "source", "--reenable-after=600s", "192.0.2.1", "yahoo.example/tx1"]
+    command = ["disable", "source", "--reenable-after=600s", "192.0.2.1", "yahoo.com/tx1"]
+    if mode == "run":
+        wait_for("PowerMTA to be told", lambda: log.exists() and log.read_text().endswith("\n"))
     told = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     assert told == ([command] if mode == "run" else [])
     (notice,) = desk.notices
@@ -282,9 +295,90 @@ def test_a_powermta_that_does_not_answer_does_not_keep_the_member_going(desk: De
     desk.use(pmta="run", pmta_command="/nowhere/pmta")
     desk.hears(COMPLAINTS)
     desk.pauses.turn()
+    wait_for("what became of it", lambda: "was told" in caplog.text)
     (said,) = [vars(record)["relaywarden_fields"] for record in caplog.records if "was told" in record.getMessage()]
     assert "cannot be started" in said["problem"]
     assert desk.paused() == {"tx1": 600.0}
+
+
+def test_a_powermta_that_hangs_keeps_nobody_waiting(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(module, "_MOST_COMMANDS", 1)
+    gate, program = tmp_path / "gate", tmp_path / "pmta"
+    os.mkfifo(gate)
+    program.write_text(f"#!/bin/sh\nread line < {gate}\n")  # until somebody opens the gate
+    program.chmod(0o755)
+    desk.use(pmta="run", pmta_command=str(program))
+    desk.hears(COMPLAINTS)
+    desk.pauses.turn()
+    assert (desk.paused(), "was told" in caplog.text) == ({"tx1": 600.0}, False)
+    keys = list[int]()
+
+    def runs() -> bool:
+        try:
+            keys.append(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:  # nobody reads yet
+            return False
+        return True
+
+    wait_for("the program to run", runs)
+    desk.hears(BANNED, provider="microsoft")  # waits
+    desk.hears(COMPLAINTS, member="tx2")  # one too many
+    desk.pauses.turn()
+    desk.pauses.stop()
+    os.write(keys[0], b"go on\n")
+    os.close(keys[0])
+    wait_for("the first to end", lambda: "PowerMTA was told" in caplog.text)
+    assert caplog.text.count("not told, too much waits for it already") == 1
+    assert caplog.text.count("was not told, the monitor ends") == 1
+
+
+def test_a_person_who_pauses_while_we_decide_is_not_overwritten(desk: Desk) -> None:
+    word = warmup.paused({"back": {"*": 3}}, "yahoo", START_MS + 60_000, "asked them", "root", START_MS)
+    desk.ledger.quicker = [steering.say("members", {"tx1": word})]
+    desk.hears(COMPLAINTS)
+    desk.pauses.turn()
+    assert (steering.read(desk.ledger).members["tx1"], desk.told()) == (word, [])
+
+
+def test_what_a_person_says_of_other_providers_while_we_decide_stays(desk: Desk) -> None:
+    word = warmup.paused({"back": {"*": 3}}, "google", None, "asked them", "root", START_MS)
+    desk.ledger.quicker = [steering.say("members", {"tx1": word})]
+    desk.hears(COMPLAINTS)
+    desk.pauses.turn()
+    entry = steering.read(desk.ledger).members["tx1"]
+    assert (entry["back"], sorted(entry["paused"])) == ({"*": 3}, ["google", "yahoo"])
+    assert desk.told() == ["member:tx1:yahoo crossed act"]
+
+
+def test_a_reload_forgets_nothing(desk: Desk) -> None:
+    desk.hears(COMPLAINTS, 1)
+    desk.hears(BANNED, 2, provider="microsoft")  # decided, not carried out
+    desk.reload(pause="20m")
+    desk.hears(COMPLAINTS, 1)
+    desk.pauses.turn()
+    assert (desk.paused(), desk.paused("microsoft")) == ({"tx1": 1200.0}, {"tx1": 600.0})
+
+
+def test_each_host_knows_its_own_pauses(desk: Desk) -> None:
+    desk.hears(COMPLAINTS)
+    desk.pauses.turn()
+    desk.use(host="mx2")
+    desk.hears(NO_PTR, 5, provider="google")
+    desk.pauses.turn()
+    desk.use(host="mx1")
+    desk.wait(601)
+    desk.hears(COMPLAINTS)
+    desk.pauses.turn()
+    assert desk.paused() == {"tx1": 1200.0}, "the other one's state did not take the place of ours"
+
+
+def test_what_undoes_it_can_be_pasted_into_a_shell(desk: Desk) -> None:
+    desk.hears(PHISHING, 5, tenant="beta;reboot", provider="microsoft")
+    desk.pauses.turn()
+    assert [notice.undo for notice in desk.notices] == ["relaywarden explain 'beta;reboot'"]
 
 
 def test_while_the_store_is_locked_the_decision_waits(desk: Desk, tmp_path: Path) -> None:
@@ -301,7 +395,7 @@ def test_while_the_store_is_locked_the_decision_waits(desk: Desk, tmp_path: Path
 
 def test_a_state_that_cannot_be_read_begins_anew(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     for text in ('{"version": 99}', "{", "[]"):
-        desk.ledger.apply([Note(BOOK, TOPIC, {"state": text})])
+        desk.ledger.apply([Note(BOOK, TOPIC, {"mx1": text})])
         desk.use()
     assert caplog.text.count("pauses begin anew") == 3
     desk.hears(COMPLAINTS)

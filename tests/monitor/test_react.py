@@ -221,6 +221,23 @@ def test_where_the_address_is_not_known_the_name_counts() -> None:
     assert len(feed(book, 10, LISTED, 1, "other", recipient="x@c.example")) == 1
 
 
+@pytest.mark.parametrize("provider", ["google", "microsoft", "proofpoint"])
+def test_one_customer_of_a_provider_does_not_speak_for_it(provider: str) -> None:
+    """An administrator there writes what the reply to his own recipients says."""
+    book = reactions()
+    assert feed(book, 0, LISTED, 50, provider, recipient="x@shop.example") == []
+    assert feed(book, 50, LISTED, 50, provider, recipient="y@SHOP.example") == []
+    assert only(feed(book, 100, LISTED, 1, provider, recipient="x@bakery.example")).kind is Kind.PAUSE
+
+
+def test_other_settings_change_nothing_that_was_counted() -> None:
+    book = reactions(after=5)
+    assert feed(book, 0, SLOW, 2) == []
+    book.use(ReactSettings(after=3), ["tx1"])
+    assert only(feed(book, 2, SLOW)).count == 3
+    assert feed(book, 2, SLOW, 5, member="tx2") == []  # which is none of ours any more
+
+
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
@@ -278,7 +295,8 @@ def test_the_domains_of_a_provider_are_remembered_the_frequent_ones_first() -> N
     for number in range(1000):
         feed(book, 0, None, recipient=f"x@strange{number}.example")
         feed(book, 0, None, 2, recipient="bob@gmail.com")
-    reaction = only(feed(book, HOUR, TWICE, 2, recipient=f"x@{'a' * 300}.example"))
+    assert feed(book, HOUR, TWICE, recipient=f"x@{'a' * 300}.example") == []
+    reaction = only(feed(book, HOUR + 1, TWICE))
     assert reaction.domains[0] == "gmail.com"
     assert len(reaction.domains) == MOST_DOMAINS
     assert max(map(len, reaction.domains)) < 254

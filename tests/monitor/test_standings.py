@@ -12,19 +12,19 @@ import pytest
 from relaywarden import standing, steering
 from relaywarden.config.settings import Settings
 from relaywarden.ledger.connect import open_ledger
-from relaywarden.ledger.operations import Charge, Decision, Ledger, Status
+from relaywarden.ledger.operations import Charge, Decision, Ledger, Read, Snapshot, Status
 from relaywarden.ledger.records import HOUR_MS, Note, Noted, Notes, Tally
-from relaywarden.ledger.sqlite import SqliteLedger
 from relaywarden.outcomes import Share
 from relaywarden.standing import Step, Word
 from relaywarden.tenants import Directory
 from relaywarden_monitor.judge import WEEK_MS, Finding
 from relaywarden_monitor.notify.alerts import AlertBook, Level, Reading
 from relaywarden_monitor.notify.notice import Notice
-from relaywarden_monitor.standings import TOPIC, Standings
+from relaywarden_monitor.standings import SAID, TOPIC, Standings
 from relaywarden_monitor.steps import BOOK
 from testbed.fakeclock import FakeClock
 from testbed.ledgerstore import START_MS, TICKET_TTL_MS
+from testbed.raced import RacedLedger
 from testbed.redis import RedisServer
 
 CALM = 60.0
@@ -82,6 +82,19 @@ class Office:
         self.ledger.apply(standing.say("acme", Word(step, "looked at by people", "root", self.clock())))
         return self.entry()
 
+    def quicker(self, step: Step) -> None:
+        """The operator says it just before the monitor's next word is written."""
+        assert isinstance(self.ledger, RacedLedger)
+        self.ledger.quicker = standing.say("acme", Word(step, "looked at by people", "root", self.clock()))
+
+    def heard(self) -> tuple[Step, str] | None:
+        """Where the tenant stands by its own books, and who says so."""
+        account = next(tenant for tenant in Directory(self.settings) if tenant.name == "acme").account()
+        (found,) = self.ledger.apply([Read(account)])
+        assert isinstance(found, Snapshot)
+        word = standing.heard(found.state, found.now_ms)
+        return (word.step, word.by) if word else None
+
     def told(self) -> list[str]:
         found = [f"{notice.key.removeprefix('tenant:')} {notice.kind.value}" for notice in self.notices]
         self.notices.clear()
@@ -91,7 +104,7 @@ class Office:
 @pytest.fixture
 def open_office(tmp_path: Path) -> Iterator[Callable[..., Office]]:
     clock = FakeClock(tmp_path / "clock", START_MS)
-    ledger = SqliteLedger(tmp_path / "ledger.db", timeout_ms=1000, ticket_ttl_ms=TICKET_TTL_MS, clock=clock)
+    ledger = RacedLedger(tmp_path / "ledger.db", timeout_ms=1000, ticket_ttl_ms=TICKET_TTL_MS, clock=clock)
     yield lambda **more: Office(ledger, clock, settings(**more))
     ledger.close()
 
@@ -173,6 +186,26 @@ def test_a_persons_word_is_kept(office: Office, step: Step) -> None:
     assert office.told() == ["acme:bounces crossed"]  # people are told, nothing is done
     office.wait(30 * HOUR_MS)
     assert office.entry() == word
+
+
+@pytest.mark.parametrize("step", [Step.WATCHED, Step.SLOWED, Step.DIVERTED, Step.HELD, Step.SUSPENDED])
+def test_a_person_who_speaks_while_we_decide_is_not_overwritten(office: Office, step: Step) -> None:
+    office.quicker(step)
+    office.sends(bad=200)
+    assert office.heard() == (step, "root")
+    assert office.entry().get("by", "root") == "root"
+    assert office.told() == ["acme:bounces crossed"], "nothing was done, so nothing is told"
+    office.wait(HOUR_MS)
+    assert office.heard() == (step, "root")
+
+
+@pytest.mark.parametrize("step", [Step.SLOWED, Step.HELD, Step.SUSPENDED])
+def test_the_end_of_ours_does_not_end_what_a_person_says_meanwhile(office: Office, step: Step) -> None:
+    office.sends(bad=200)
+    office.quicker(step)
+    office.wait(HOUR_MS)
+    assert office.heard() == (step, "root")
+    assert office.entry().get("by", "root") == "root"
 
 
 @pytest.mark.parametrize("step", [Step.HELD, Step.DIVERTED, Step.SUSPENDED])
@@ -261,6 +294,22 @@ def test_a_record_that_cannot_be_read_begins_anew(office: Office, caplog: pytest
     office.sends(bad=200)
     assert "begins anew" in caplog.text
     assert office.entry()["times"] == 1
+
+
+def test_what_undoes_it_can_be_pasted_into_a_shell(office: Office) -> None:
+    name = "a;reboot"
+    values = office.settings.model_dump(mode="json", exclude_unset=True)
+    office.settings = Settings.model_validate({**values, "unknown_login": {"plan": "p"}})
+    office.standings.use(office.settings)
+    office.ledger.apply([Tally(name, {"delivered": 900, "bounced": 200}, {"invalid": 200}, at_ms=office.clock())])
+    office.standings.look([name], {})
+    assert {notice.undo for notice in office.notices} == {"relaywarden resume 'a;reboot'"}
+
+
+def test_a_note_of_what_was_said_that_cannot_be_read_is_left_out(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+    office.ledger.apply([Note(BOOK, SAID, {"acme": "[]", "beta": '{"step": "explode"}'})])
+    office.look()
+    assert caplog.text.count("what was last said of a tenant cannot be read") == 2
 
 
 def test_names_of_nobody_are_left_out(office: Office) -> None:

@@ -106,6 +106,34 @@ def test_a_persons_word_stands_above_evidence(world: World) -> None:
     assert world.look() is Step.NORMAL
 
 
+@pytest.mark.parametrize("when", ["reload", "before a restart", "during a restart"])
+def test_a_step_that_a_person_took_back_does_not_come_again(world: World, when: str) -> None:
+    world.broadcast(2000)
+    assert world.look().height >= Step.SLOWED.height
+    if when == "before a restart":
+        world.watch.close(time.time())
+    world.ledger.apply(standing.say("acme", None))  # relaywarden resume
+    if when == "reload":
+        world.standings.use(world.values)
+    else:
+        world.restart()
+    assert world.look() is Step.NORMAL
+    world.restart()
+    assert world.look() is Step.NORMAL, "and it is forgotten by what was learned, too"
+
+
+def test_evidence_counts_again_where_a_persons_word_ended_during_a_restart(world: World) -> None:
+    world.ledger.apply(standing.say("acme", Word(Step.HELD, "looked at", "root", round(time.time() * 1000))))
+    world.broadcast(20)
+    assert world.look() is Step.HELD
+    world.watch.close(time.time())
+    world.ledger.apply(standing.say("acme", None))
+    world.restart()
+    assert world.look() is Step.NORMAL
+    world.broadcast(2000)
+    assert world.look().height >= Step.SLOWED.height
+
+
 def test_observe_only_tells(tmp_path: Path) -> None:
     values = settings(f"sqlite:///{tmp_path}/ledger.db", mode="observe")
     ledger = open_ledger(values)

@@ -128,7 +128,8 @@ def test_a_broadcast_is_noticed_held_and_undone(world: Story, hook: Hook) -> Non
             world.send(client, f"Your order {number}", RECEIPT, f"c{number}@customers.test", number)
     assert world.step() == "normal"
 
-    begun, steps, number = time.monotonic(), [], 0
+    begun, number = time.monotonic(), 0
+    steps: list[tuple[str, int, float]] = []
     with world.connect("203.0.113.7") as client:
         while time.monotonic() - begun < 60:
             for _ in range(25):
@@ -142,7 +143,6 @@ def test_a_broadcast_is_noticed_held_and_undone(world: Story, hook: Hook) -> Non
                 steps.append((step, number, round(time.monotonic() - begun, 1)))
             if step in ("held", "suspended"):
                 break
-    print(steps)
     reached = [step for step, _, _ in steps]
     assert "held" in reached or "suspended" in reached, steps
     assert steps[1][1] <= 300, steps  # messages until the first step
@@ -157,7 +157,6 @@ def test_a_broadcast_is_noticed_held_and_undone(world: Story, hook: Hook) -> Non
         for extra in range(5):
             world.send(client, "Black Friday: last hours", NEWSLETTER, f"late{extra}@list.test", extra)
     held = [entry for entry in world.postfix.queue() if entry["queue_name"] == "hold"]
-    print(len(held), world.accepted, world.refused)
     assert world.sidecar.cli("resume", "acme").returncode == 0
     assert world.step() == "normal"
     done = world.sidecar.cli("release", "acme", "--postfix", str(world.postfix.config))

@@ -150,8 +150,8 @@ def test_a_divert_is_explained_and_undone(config: Path) -> None:
     assert document(config, "explain", "acme")["steering"]["by"] == "monitor"
     said = call(config, "explain", "acme")
     assert (
-        "diverted to the pool called quarantine until 2096-10-02T07:06:40Z by monitor: complaints: 30 of 500\\x07; "
-        "`relaywarden resume acme` ends it"
+        "diverted to the pool called quarantine until 2096-10-02T07:06:40Z by monitor; `relaywarden resume acme` "
+        "ends it: complaints: 30 of 500\\x07"
     ) in said
     assert "act: complaints of the last 1d: 30 of 500 delivered messages were complained about (6.00%" in said
     assert call(config, "resume", "acme") == "acme: resumed\n"
@@ -161,7 +161,7 @@ def test_a_divert_is_explained_and_undone(config: Path) -> None:
         opened.apply([Steer("acme", word), steering.say("tenants", {"acme": word})])
     lines = [line for line in call(config, "explain", "acme").splitlines() if "suspended until" in line]
     assert len(lines) == 1
-    assert "by monitor: blocks; `relaywarden resume acme` ends it" in lines[0]
+    assert "by monitor; `relaywarden resume acme` ends it: blocks" in lines[0]
 
 
 def test_a_message_is_told_from_the_policy_verdict_to_the_end(config: Path) -> None:

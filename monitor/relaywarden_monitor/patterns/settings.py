@@ -3,7 +3,7 @@
 Weights are powers of ten of doubt: a weight of 2 says that an honest tenant shows as much about once in a hundred times.  They
 are capped, because no model of honest mail deserves more trust.  Spans are seconds, shares 0 to 1.
 
-Known limit: these are defaults of the code; a section of the configuration will carry them later.
+What an operator may change of it is in plans.NAME.patterns: the ramp of new tenants (start, growth).
 """
 
 from __future__ import annotations
