@@ -87,7 +87,7 @@ class Server:
             for source in sources(settings)
         ]  # fmt: skip
         self._quiet_until: dict[str, float] = {}
-        self._oversight = Oversight(settings, self._ledger)
+        self._oversight = Oversight(settings, self._ledger, settings.monitor.host)
         self._desk = self._new_desk()
         self._listeners = listeners(monitor, self._deliver)
         self._maildirs = maildirs(monitor, self._deliver)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -100,7 +101,8 @@ class Stepper:
                   source=self.source.name)  # fmt: skip
             chunk = Chunk((), until)
         if until is None:
-            state = {"at": state.get("at"), "until": chunk.position, "tag": state.get("tag", 0) + 1, "done": 0}
+            tag = state.get("tag", int(time.time() * 1000)) + 1  # marks only grow: a position that was lost must not begin at 1
+            state = {"at": state.get("at"), "until": chunk.position, "tag": tag, "done": 0}
             if chunk.events:
                 self._save(state)
         counted = self._carry_over(chunk, state, attributor)

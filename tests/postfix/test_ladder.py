@@ -1,4 +1,4 @@
-"""The whole story in a real Postfix: a broadcast over the transactional login is noticed, diverted, held, told once, and undone."""
+"""In a real Postfix: a broadcast over the transactional login is noticed, diverted, held, told once, and undone."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Hook:
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802  # http.server's name
+            def do_POST(self) -> None:  # http.server's name
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 hook.notices.extend(json.loads(body)["notices"])
                 self.send_response(204)
                 self.end_headers()
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server's name
+            def log_message(self, format: str, *args: Any) -> None:  # http.server's name
                 pass
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
