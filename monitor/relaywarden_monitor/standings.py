@@ -153,10 +153,10 @@ class Standings:
             findings.append(burst)
         after = ours if by_person else judge.decide(ours, findings, tenant.health, now_ms)
         begins = after is not ours and after is not None and after.holds(now_ms)
-        if after is not None and begins and not self._binds(tenant, _STEPS[after.action], after.reason):
+        if after is not None and begins and not self._binds(seen, _STEPS[after.action], after.reason):
             after = ours
         opinion = self._opinion(seen, known.get(tenant.name), current, by_person=by_person)
-        if opinion is not None and not self._binds(tenant, opinion.step, opinion.reason, by_patterns=True):
+        if opinion is not None and not self._binds(seen, opinion.step, opinion.reason, by_patterns=True):
             opinion = None
         elif opinion is None and not begins:
             self._only_told.pop(tenant.name, None)
@@ -185,11 +185,12 @@ class Standings:
             return found._replace(step=Step.WATCHED)
         return found
 
-    def _binds(self, tenant: Tenant, step: Step, reason: str, *, by_patterns: bool = False) -> bool:
+    def _binds(self, seen: _Seen, step: Step, reason: str, *, by_patterns: bool = False) -> bool:
         """Whether it may be done; else it is only told, once as long as it is so."""
         if step.height <= Step.WATCHED.height:
             return True
-        why = "mode observe" if tenant.mode is Mode.OBSERVE else ""
+        tenant = seen.tenant
+        why = "mode observe" if seen.state.get("mode", tenant.mode.value) == Mode.OBSERVE.value else ""
         if by_patterns and tenant.patterns.mode == "observe":
             why = "patterns: mode observe"
         if step is Step.DIVERTED and not self._can_divert:

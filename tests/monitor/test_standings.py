@@ -12,7 +12,7 @@ import pytest
 from relaywarden import standing, steering
 from relaywarden.config.settings import Settings
 from relaywarden.ledger.connect import open_ledger
-from relaywarden.ledger.operations import Charge, Decision, Ledger, Read, Snapshot, Status
+from relaywarden.ledger.operations import Charge, Decision, Ledger, Read, Snapshot, Status, Steer
 from relaywarden.ledger.records import HOUR_MS, Note, Noted, Notes, Tally
 from relaywarden.outcomes import Share
 from relaywarden.standing import Step, Word
@@ -273,6 +273,12 @@ def test_where_nothing_may_be_done_it_is_only_told(
     assert (office.entry(), office.told(), office.standings.held()) == ({}, ["acme:bounces crossed"], [])
     said = [vars(record)["relaywarden_fields"] for record in caplog.records if "would act" in record.getMessage()]
     assert [fields["why_not"] for fields in said] == ([why] if why else []), "told once, not with every look"
+
+
+def test_a_tenant_that_the_operator_set_to_observe_is_only_told(office: Office) -> None:
+    office.ledger.apply([Steer("acme", {"mode": "observe"})])
+    office.sends(bad=200)
+    assert (office.entry(), office.standings.held()) == ({}, [])
 
 
 def test_a_suspension_needs_no_quarantine(open_office: Callable[..., Office]) -> None:

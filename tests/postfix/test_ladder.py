@@ -27,7 +27,8 @@ Sunday night. Do not miss out on the deals of the season!</p>
 <p><a href="https://shop.acme.example/women?u={n}">Shop women</a> <a href="https://shop.acme.example/men?u={n}">Shop men</a>
 <a href="https://shop.acme.example/new?u={n}">New arrivals</a></p>
 <p>You receive this newsletter because you subscribed to our mailing list.
-<a href="https://shop.acme.example/unsubscribe?u={n}">Unsubscribe</a> | <a href="https://shop.acme.example/view?u={n}">View in browser</a></p>
+<a href="https://shop.acme.example/unsubscribe?u={n}">Unsubscribe</a> |
+<a href="https://shop.acme.example/view?u={n}">View in browser</a></p>
 </body></html>"""
 RECEIPT = """<html><body><p>Dear {name}, thank you for your order {n}. We have received your payment of {n}.90 EUR.</p>
 <p>Your parcel is on its way; the tracking number is 00340{n}.</p></body></html>"""

@@ -1,6 +1,6 @@
 """watch - the engine at work: fed with what the monitor reads, kept in the ledger, asked for its opinion of each tenant.
 
-    heard     messages and outcomes go into slices
+    heard     messages and outcomes go into slices; what policyd refused comes from the ledger (`refusals`)
     turn      slices go to the engine, and it judges; what changed is remembered until `opinion` is asked
     opinion   the step that the engine has a tenant on, as a word of the ladder
 
@@ -33,11 +33,13 @@ from relaywarden_monitor.attribute import Counted
 from relaywarden_monitor.patterns.engine import Change, Engine, PatternSettings, StateError, View
 from relaywarden_monitor.patterns.engine import Step as EngineStep
 from relaywarden_monitor.patterns.gather import Gatherer
+from relaywarden_monitor.patterns.refusals import Refusals
 from relaywarden_monitor.patterns.traffic import Slice
 
 log = logging.getLogger(__name__)
 KEPT_MS = 90 * 86_400_000
 _EVERY = 1800.0  # seconds between two writings of an active tenant's state
+_PRESENT = 600.0  # seconds: what is older is a log that is being caught up with, and today's refusals are not of then
 _TOGETHER = 100  # states in one batch: each has some 10 KiB
 _MOST_CHANGED = 10_000
 _DEFAULTS = PatternSettings()
@@ -50,7 +52,7 @@ class Watch:
         self._ledger = ledger
         self._engine = engine or Engine()
         self._by_plan: dict[tuple[float, float], PatternSettings] = {}
-        self._gatherer = Gatherer()
+        self._gatherer, self._refusals = Gatherer(), Refusals(ledger)
         self._pieces: list[Slice] = []
         self._known: set[str] = set()  # whose state was read
         self._written: OrderedDict[str, float] = OrderedDict()  # when the state of an active tenant was written last
@@ -89,7 +91,11 @@ class Watch:
     def turn(self, now: float) -> list[str]:
         """Judge what came; the tenants whose step has changed, in `changed` too; raises StoreUnavailableError."""
         self._pieces += self._gatherer.slices()
-        self._load(dict.fromkeys(piece.tenant for piece in self._pieces))
+        latest = {piece.tenant: piece for piece in sorted(self._pieces, key=lambda piece: piece.end)}
+        self._load(latest)
+        for name, added in self._refusals.since([name for name in latest if now - latest[name].end < _PRESENT], now).items():
+            latest[name].refused += added.refused
+            latest[name].suppressed += added.suppressed
         pieces, self._pieces = self._pieces, []
         for piece in sorted(pieces, key=lambda piece: piece.end):
             self._engine.observe(piece)
