@@ -16,8 +16,9 @@ How it fails: a secret file that is unusable, or that others may write, is a Key
 `warning`.  `open` never raises: what is not ours, down to the last
 bit, is None.  A forged report must penalise nobody.
 
-Known limits: who has a copy of a message has its token, and may complain as often as he likes; count each recipient once.  Raw queue
-ids that differ only beyond 16 octets are one.  Tags are 40 bits: among 10,000 tenants two share one once in 22,000 relays.
+Known limits: who has a copy of a message has its token, and may complain as often as he likes; count each recipient
+once.  Raw queue ids that differ only beyond 16 octets are one.  Tags are 40 bits: among 10,000 tenants
+two share one once in 22,000 relays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """refusals - what policyd turned away, for the engine: it leaves no line in the log that Postfix delivers by.
 
-policyd counts in the tenant's hour of the ledger (`refused`, `suppressed`).  `since` reads the hours of tenants that send, once a
-minute each, and says how much was added since the last look.
+policyd counts in the tenant's hour of the ledger (`refused`, `suppressed`).  `since` reads the hours of tenants that send, once
+a minute each, and says how much was added since the last look.
 
 How it fails: StoreUnavailableError goes to the caller, and the next look says more.
 
