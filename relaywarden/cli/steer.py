@@ -60,7 +60,7 @@ def resume(config: Path, tenant: str, as_json: bool) -> None:
     """
     with office(config) as opened:
         stands = _stands(opened, opened.tenant(tenant))
-    done = "resumed" if stands else "was not suspended"
+    done = "resumed" if stands else "sends as usual already: nothing was taken back"
     carry_out(config, tenant, lambda found: standing.say(found.name, None), done, as_json)
 
 

@@ -144,14 +144,14 @@ def import_(config: Path, tenant: str, file: str, skip_bad: bool, as_json: bool)
 
 @suppress.command()
 @click.argument("tenant")
-@click.option("--output", type=click.Path(path_type=Path), help="Write to this file, not to standard output.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write to this file; - or none: to standard output.")
 @click.pass_obj
 def export(config: Path, tenant: str, output: Path | None) -> None:
     """Write the list of TENANT as CSV, which `suppress import` reads back to the same list."""
     with office(config) as opened:
         entries = _listed(opened, opened.tenant(tenant))
     lines = suppression_file.write(entries)
-    if output is not None:
+    if output is not None and str(output) != "-":
         try:
             output.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
         except OSError as error:

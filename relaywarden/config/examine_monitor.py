@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relaywarden import secretfile
+from relaywarden.config.monitor_settings import MonitorSettings
 from relaywarden.config.settings import Settings
 from relaywarden.errors import KeyFileError, Problem
 
@@ -47,6 +48,24 @@ def remarks(settings: Settings) -> Iterator[Problem]:
     monitor = settings.monitor
     if not monitor.sources:
         return  # it does not run
+    yield from _missing(monitor)
+    if settings.react.pmta == "run" and not os.access(settings.react.pmta_command, os.X_OK):
+        yield Problem("react.pmta_command", f"{settings.react.pmta_command} cannot be run here")
+    if QUARANTINE not in settings.pools:
+        for name, plan in settings.plans.items():
+            if plan.health.action == "divert":
+                yield Problem(
+                    f"plans.{name}.health.action", f"divert needs a pool named {QUARANTINE}; without one it is only told"
+                )
+    feedback = settings.operator.feedback
+    if feedback is None:
+        yield Problem("operator.feedback", "not set: complaints and late bounces cannot be attributed")
+    elif feedback.bounces and (domain := feedback.bounces.rpartition("@")[2].casefold()) not in settings.dns.return_path:
+        yield Problem("dns.return_path", f"does not name {domain}, from which all mail is sent: nobody watches its SPF")
+
+
+def _missing(monitor: MonitorSettings) -> Iterator[Problem]:
+    """What is to be read, and is not there."""
     for index, path in enumerate(monitor.postfix_log):
         if not Path(path).exists():
             yield Problem(f"monitor.postfix_log[{index}]", f"{path} is not there (yet)")
@@ -56,13 +75,3 @@ def remarks(settings: Settings) -> Iterator[Problem]:
     for index, folder in enumerate(monitor.maildir):
         if not (folder / "new").is_dir():
             yield Problem(f"monitor.maildir[{index}]", f"{folder} is no maildir (yet): there is no folder new in it")
-    if settings.react.pmta == "run" and not os.access(settings.react.pmta_command, os.X_OK):
-        yield Problem("react.pmta_command", f"{settings.react.pmta_command} cannot be run here")
-    if QUARANTINE not in settings.pools:
-        for name, plan in settings.plans.items():
-            if plan.health.action == "divert":
-                yield Problem(
-                    f"plans.{name}.health.action", f"divert needs a pool named {QUARANTINE}; without one it is only told"
-                )
-    if settings.operator.feedback is None:
-        yield Problem("operator.feedback", "not set: complaints and late bounces cannot be attributed")

@@ -96,7 +96,7 @@ def test_suspend_resume_and_reset_act_on_the_ledger(config: Path) -> None:
     assert document(config, "show", "acme")["state"]["suspended"]["reason"] == "stolen password"
     assert "stolen password" in call(config, "show", "acme")
     assert document(config, "resume", "acme")["standing"] == "normal"
-    assert call(config, "resume", "acme") == "acme: was not suspended\n"
+    assert call(config, "resume", "acme") == "acme: sends as usual already: nothing was taken back\n"
     call(config, "suspend", "acme")
     assert call(config, "resume", "acme") == "acme: resumed\n"
     assert document(config, "reset", "acme")["used"][0]["used"] == 0

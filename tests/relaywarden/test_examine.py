@@ -232,6 +232,11 @@ def test_no_problems(folder: Path, changes: list[tuple[str, Any]]) -> None:
             "days ahead: until then nothing is sent by this member",
         ),
         ([("tenants/acme/dkim/0/next/key", "{folder}/open.pem")], "tenants.acme.dkim[0].next.key", "anybody may read"),
+        (
+            [("monitor", {"listen": "inet:127.0.0.1:1025"}), ("operator/feedback/bounces", "bounce@in.relay.net")],
+            "dns.return_path",
+            "does not name in.relay.net",
+        ),
     ],
 )  # fmt: skip
 def test_remarks(folder: Path, changes: list[tuple[str, Any]], where: str, what: str) -> None:
