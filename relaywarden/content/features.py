@@ -24,6 +24,7 @@ _PAIRS = frozenset(entry for entry in lexicon.ENTRIES if " " in entry)
 _SINGLE = frozenset(lexicon.ENTRIES) - _PAIRS
 _SHORT = 120  # words
 BULK_KINDS = ("promo", "cta", "news", "engage", "product", "footer")
+_SAID_BY_BULK = BULK_KINDS[:-1]  # a footer is both streams'; in a subject it tells of one (`You have been unsubscribed`)
 BUSINESS_KINDS = ("order", "payment", "account", "booking", "notice", "person")
 _FOLDED = bytes(octet + 32 if 65 <= octet <= 90 else 32 if octet < 97 or 122 < octet < 128 else octet for octet in range(256))
 # Digits as 0, capitals as A: numbers of a kind are then found as fixed strings, which is many times faster than expressions.
@@ -43,8 +44,8 @@ _CAMPAIGN_FIELDS = frozenset([
     "x-mailing-list", "x-bulkmail", "x-listmember", "x-list-id", "x-listid", "x-phplist-campaign", "x-hs-campaign",
 ])  # fmt: skip
 _BULK_SENDER = re.compile(
-    r"news|market|promo|offer|deals|sale|campaign|digest|mailing|hello|editor|community|angebot|oferta|offre|aktion|events?\b|"
-    r"team@|insider|club|weekly"
+    r"news|market|promo|offer|deals|sale|campaign|digest|mailing|editor|community|angebot|oferta|offre|aktion|events?\b|insider|"
+    r"club|weekly"
 )
 _BUSINESS_SENDER = re.compile(
     r"receipt|billing|invoice|order|security|account|password|verif|notif|alert|ship|track|payment|support|booking|reserv|"
@@ -56,6 +57,29 @@ _GREETINGS = frozenset(word[:_STEM] for word in (
     "estimado", "querido", "ciao", "gentile", "salve", "buongiorno", "olá", "ola", "caro", "cara", "prezado", "beste", "geachte",
     "witaj", "dzień", "szanowny", "cześć", "drogi", "hej", "kjære", "kære",
 ))  # fmt: skip
+
+# What happened to something of the reader's, in a few words: `your password was changed`, `Ihr Vertrag endet`.
+_HAPPENS = {
+    "your": "was has is are were will have expires expired ends ended failed",
+    "ihr ihre ihren dein deine": "wurde wurden ist sind wird endet läuft hat",
+    "votre vos": "a ont est sont sera expire",
+    "tu tus su sus": "ha han está están es será caduca vence finaliza termina",
+    "tuo tua sua suo": "è ha sarà scade foi está expira termina vence será",
+    "seu teu": "foi está expira termina vence será",
+    "je jouw uw": "is zijn wordt verloopt werd",
+    "twój twoja twoje": "został została zostało jest wygasa kończy",
+    "din ditt dina dit": "har är er blev blir går",
+}
+_YOURS = {
+    word[:_STEM]: frozenset(verb[:_STEM] for verb in verbs.split())
+    for words, verbs in _HAPPENS.items()
+    for word in words.split()
+}
+# `5 tips ..`, `3 Dinge ..`, `Issue 42`, `Vol. 7`, `KW 12`.
+_LISTS = re.compile(
+    r"^\W{0,3}\d{1,2} [^\W\d]+ [^\W\d]|\b(?:issue|vol|edition|episode|ausgabe|édition|edición|edição|wydanie|kw|week)\b[ .#n°]{0,4}\d{1,3}\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(slots=True)
@@ -124,21 +148,28 @@ _READ = frozenset(
 
 def _subject(subject: str, found: Measured) -> None:
     values, octets = found.values, subject.encode("utf-8", "replace")
-    kinds = _kinds(_stems(octets))
-    for name, wanted in (("subject_bulk", BULK_KINDS), ("subject_business", BUSINESS_KINDS)):
+    stems = _stems(octets)
+    kinds = _kinds(stems)
+    for name, wanted in (("subject_bulk", _SAID_BY_BULK), ("subject_business", BUSINESS_KINDS)):
         if words := [word for kind in wanted for word in kinds.get(kind, ())]:
             values[name] = min(len(words), 3) / 2
             found.words[name] = words[:3]
     shape = b" %s " % octets.translate(_SHAPE)
-    if b"0%" in shape or b"0 %" in shape:
+    if (b"0%" in shape or b"0 %" in shape) and "subject_business" not in values:  # else of a quota, or of a disk
         values["subject_percent"] = 1.0
+    if not _YOURS.keys().isdisjoint(stems):
+        values["subject_yours"] = 1.0
+    if _LISTS.search(subject[:200]):
+        values["subject_list"] = 1.0
     if b"\xf0\x9f" in octets or any(
         sign in octets for sign in (b"\xe2\x9c", b"\xe2\xad", b"\xe2\x9d", b"\xe2\x98", b"\xe2\x8f")
     ):
         values["subject_emoji"] = 1.0
     if b"!" in octets:
         values["subject_shouts"] = 1.0
-    if _any(_REFERENCES, shape) or _any(_CODES, shape):
+    if coded := _any(_CODES, shape):
+        values["subject_code"] = 1.0
+    if coded or _any(_REFERENCES, shape):
         values["subject_reference"] = 1.0
 
 
@@ -151,6 +182,8 @@ def _body(seen: Look, found: Measured) -> None:
         # Receipts have footers as long as a mailing's: more words of it say nothing more.
         values[kind] = min(len(words) / thinner, 4.0) / 2 if kind != "footer" else 1.0
         found.words[kind] = words[:3]
+    if any(stem in _YOURS and not _YOURS[stem].isdisjoint(stems[at + 1 : at + 5]) for at, stem in enumerate(stems[:200])):
+        values["yours"] = 1.0
     if not _GREETINGS.isdisjoint(stems[:60]):
         values["greeting"] = 1.0
     if len(stems) > 1:
@@ -181,7 +214,7 @@ def _together(found: Measured) -> None:
     values = found.values
     if not values.get("list_unsubscribe") and not values.get("footer"):
         values["no_way_out"] = 1.0
-    bulk = sum(values.get(kind, 0.0) for kind in BULK_KINDS if kind != "footer")
+    bulk = sum(values.get(kind, 0.0) for kind in _SAID_BY_BULK)
     business = sum(values.get(kind, 0.0) for kind in BUSINESS_KINDS)
     values["balance"] = (bulk - business) / (bulk + business + 1.0)
     if values.get("prices") and not values.get("payment") and not values.get("order"):

@@ -5,7 +5,8 @@ logistic function makes a score of it, from 0 (transactional) to 1 (bulk).  Belo
 other, between them unsure.  No header alone reaches BULK: List-Unsubscribe is advised for receipts too (Yahoo's sender FAQ).
 
 Surveys, birthdays, win-backs, digests, upselling, changelogs and invitations to follow count as bulk: many get them at once,
-and nobody asked.  What one message cannot show is how it is sent: thousands of one body are the business of fan-out.
+and nobody asked.  The end of a trial, a quota, a breach, new terms are business.  What one message cannot show is how it is
+sent: thousands of one body are the business of fan-out.
 
 How it fails: it never raises.  A message that shows nothing is not bulk.
 

@@ -56,6 +56,23 @@ def test_business_with_one_person_keeps_its_margin(
     assert found.score < 0.3, found
 
 
+def test_a_code_in_the_subject_is_enough() -> None:
+    given = [*PEOPLE, ("Subject", "Kode 482913"), ("Content-Type", "text/html"), *LISTED]
+    assert judge(given, f"<body><p>Masukkan kode ini.</p>{FOOTER}</body>".encode()).score < 0.3
+
+
+def test_a_quota_is_no_discount() -> None:
+    given = [*PEOPLE, ("Subject", "Usage alert: 80% of your quota used"), *LISTED]
+    body = b"Your app sent 80,000 of 100,000 emails of your plan. At 100% we stop. Upgrade to avoid interruption."
+    assert judge(given, body).stream == "transactional"
+
+
+@pytest.mark.parametrize("end", ["ends in 3 days", "has expired"])
+def test_the_end_of_a_trial_is_business(end: str) -> None:
+    body = b"Hi Anna, we keep your data for 30 days. To keep your account, choose a plan. Unsubscribe"
+    assert judge([*PEOPLE, ("Subject", f"Your free trial {end}"), *LISTED], body).stream == "transactional"
+
+
 @pytest.mark.parametrize(("subject", "body"), [("Last chance: 30% off", SALE), ("What to plant this month", LETTER)])
 @pytest.mark.parametrize("headers", [[], LISTED])
 def test_mailings_keep_theirs(subject: str, body: str, headers: list[tuple[str, str]]) -> None:
