@@ -292,9 +292,9 @@ def test_a_long_journal_is_charged_while_requests_go_on(work_folder: WorkFolder)
         for _ in range(400):
             peer.sock.sendall(some(50))
             assert {peer.reply() for _ in range(50)} == {DUNNO}
-        pool = stack.enter_context(ThreadPoolExecutor(3))
+        pool = stack.enter_context(ThreadPoolExecutor(2))
         stack.callback(enough.set)
-        loads = [pool.submit(load, [stack.enter_context(closing(Peer.of(sidecar))) for _ in range(8)]) for _ in range(3)]
+        loads = [pool.submit(load, [stack.enter_context(closing(Peer.of(sidecar))) for _ in range(4)]) for _ in range(2)]
         redis.resume()
         wait_for("the journal to be charged", lambda: unreconciled(sidecar) == 0, log=sidecar.log)
         enough.set()
