@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -26,6 +26,8 @@ from redis.connection import ConnectionPool
 
 from relaywarden.ledger import scripts
 from relaywarden.ledger.lane import Address, Command, Door, Lane, dial
+
+_WRITTEN_TOGETHER = 65_536  # bytes
 
 
 class Route(Protocol):
@@ -97,8 +99,23 @@ class Server:
         self._pool.disconnect()
 
 
+def _packed(commands: Sequence[Command]) -> Iterator[bytes]:
+    """The commands as sent, together: the library writes to the socket once for each of these."""
+    waiting: list[bytes] = []
+    size = 0
+    for command in commands:
+        text = hiredis.pack_command(command)
+        waiting.append(text)
+        size += len(text)
+        if size >= _WRITTEN_TOGETHER:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
 def _exchange(connection: Any, commands: Sequence[Command], deadline: float) -> list[Any]:
-    connection.send_packed_command([hiredis.pack_command(command) for command in commands])
+    connection.send_packed_command(list(_packed(commands)))
     replies: list[Any] = []
     for _ in commands:
         try:
