@@ -119,13 +119,15 @@ def dump(value: object) -> str:
 def read(queue_id: str, notes: Mapping[str, str]) -> Story | None:
     """The story behind the notes; None where there is none."""
     log, milter = _mapping(notes.get(LOG)), _mapping(notes.get(MILTER))
-    events = list(_events(log.pop("events", None)))
-    events += _events(_load(text) for name, text in notes.items() if name.startswith(REPORT))
+    logged = list(_events(log.pop("events", None)))
+    reported = list(_events(_load(text) for name, text in notes.items() if name.startswith(REPORT)))
+    events = [*logged, *reported]
     if not log and not milter and not events:
         return None
     more, blocked = log.pop("more", 0), log.pop("blocked", None)
     last: dict[str, StoryEvent] = {}
-    for event in (*_events(log.pop("last", None)), *events):
+    ends = list(_events(log.pop("last", None)))  # of all events, where some were not kept
+    for event in (*(ends or logged), *reported):
         settle(last, event)
     events.sort(key=lambda event: event.at)
     return Story(queue_id, log, milter, events, more if isinstance(more, int) else 0, last, set(_texts(blocked)))

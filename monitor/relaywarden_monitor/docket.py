@@ -64,9 +64,9 @@ class Message:
 
         What a message begins with and how it ends is kept; of those between them only the last outcome of each recipient.
         """
-        story.settle(self.last, event)
         if event in self.events:
             return
+        story.settle(self.last, event)
         self.changed = True
         if self.more and event.at < self.events[FIRST_EVENTS].at:
             return  # one of those that are not kept, read again

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relaywarden import story
@@ -103,6 +103,7 @@ EVENTS = st.builds(
 )  # fmt: skip
 
 
+@example([StoryEvent(0.0, kind, "r0@x") for kind in (DEFERRED, DELIVERED, DEFERRED)], 0)
 @given(st.lists(EVENTS, max_size=400), st.integers(0, 1500))
 def test_property_a_message_stays_small_and_keeps_its_last_words(events: list[StoryEvent], many: int) -> None:
     message = Message("4Q", {"tenant": "acme"})
