@@ -46,16 +46,19 @@ class Refusals:
         """What was added at these tenants, where anything was; `now` in seconds; raises StoreUnavailableError."""
         due = [name for name in names if name not in self._last or now - self._last[name].at >= _EVERY]
         added: dict[str, Added] = {}
+        looks: dict[str, _Look] = {}  # taken over at the end: what an error kept from being told is told next time
         for start in range(0, len(due), _TOGETHER):
             some = due[start : start + _TOGETHER]
             results = self._ledger.apply([History(name, int(now * 1000) - HOUR_MS, int(now * 1000)) for name in some])
             for name, result in zip(some, results, strict=True):
                 found = _counts(result.hours) if isinstance(result, Hours) else {}
                 more = _difference(found, self._last.get(name))
-                self._last[name] = _Look(now, found)
-                self._last.move_to_end(name)
+                looks[name] = _Look(now, found)
                 if any(more):
                     added[name] = more
+        for name, look in looks.items():
+            self._last[name] = look
+            self._last.move_to_end(name)
         while len(self._last) > _MOST_TENANTS:
             self._last.popitem(last=False)
         return added
